@@ -1,4 +1,4 @@
-//! Bad input, bad manners, and power failures.
+//! Tests of invalid input, misbehaving clients and power failures.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
@@ -55,7 +55,7 @@ async fn malformed_bodies_are_told_what_and_where() {
     }
     let large = json!({"keyId": "users", "plaintext": "x".repeat(1024 * 1024)});
     admin.post("/v1/crypto/encrypt", large.clone()).await.refused(413, "PayloadTooLarge");
-    // Who is not known is not even read.
+    // The body of an unauthenticated caller is not read.
     server.client_with(None).post("/v1/crypto/encrypt", large).await.refused(401, "NotAuthenticated");
     let fits = json!({"keyId": "users", "plaintext": "x".repeat(1024 * 1024 - 100)});
     admin.post("/v1/crypto/encrypt", fits).await.expect(200);
@@ -93,7 +93,7 @@ async fn slow_and_silent_callers_hinder_nobody() {
     let admin = server.client();
     admin.aes_key("users").await;
     let address = server.url.trim_start_matches("http://").to_owned();
-    // More than there is room for: nothing, half a head, half a body.
+    // More connections than allowed: without data, with half a head, with half a body.
     let mut held = Vec::new();
     for n in 0..600 {
         let mut stream = TcpStream::connect(&address).await.unwrap();
@@ -109,7 +109,7 @@ async fn slow_and_silent_callers_hinder_nobody() {
         let _ = stream.write_all(text.as_bytes()).await;
         held.push(stream);
     }
-    // A new connection each time.
+    // Every attempt uses a new connection.
     let mut served = 0;
     for _ in 0..200 {
         let fresh = server.client();
@@ -124,7 +124,7 @@ async fn slow_and_silent_callers_hinder_nobody() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(served, 20, "others are served");
-    // Half a body is answered, all the others are closed.
+    // A request with half a body gets a response; the other connections are closed.
     for mut stream in held {
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;
@@ -194,7 +194,7 @@ async fn stopping_lets_running_requests_finish() {
                     let sent = request.json(&json!({"keyId": "users", "plaintext": "x"})).send().await;
                     match sent {
                         Ok(answer) => assert_eq!(answer.status(), 200),
-                        // No new requests are taken; one that was taken must have been answered whole.
+                        // New requests may be refused, but an accepted one must get its complete response.
                         Err(error) => return error.is_connect() || error.is_request(),
                     }
                 }
@@ -211,7 +211,7 @@ async fn stopping_lets_running_requests_finish() {
     assert_eq!(verified["ok"], true);
 }
 
-/// Text within JSON that a parser would read as JSON again: by the key with which serde_json marks it.
+/// JSON members with the internal name by which serde_json marks raw values, which a parser might read as JSON again.
 #[tokio::test]
 async fn json_within_json_is_text() {
     let server = Server::start(&[]);
@@ -231,7 +231,7 @@ async fn json_within_json_is_text() {
     admin.patch("/v1/keys/m", json!({"metadata": marked})).await.refused(400, "InvalidArgument");
 }
 
-/// Readers that do not read: what waits for them is bounded, and others are still served.
+/// Clients that do not read their responses: the memory of waiting responses is bounded, and other callers are served.
 #[tokio::test]
 async fn answers_that_nobody_takes_are_bounded() {
     let server = Server::start(&[("KMS_HTTP_BODY_MEMORY_MIB", "8")]);
@@ -254,7 +254,7 @@ async fn answers_that_nobody_takes_are_bounded() {
         silent.push(stream);
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
-    // Sixty answers of 3 MB would be 180 MB.
+    // Sixty responses of 3 MB would be 180 MB.
     let grown = server.resident_kib().saturating_sub(before);
     assert!(grown < 80 * 1024, "{grown} KiB");
     admin.get("/v1/keys/k1").await.expect(200);
@@ -277,7 +277,7 @@ async fn a_request_names_one_host() {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let head = format!("GET /v1/healthz HTTP/1.1\r\n{hosts}connection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
-        // All is said; the answer is still wanted.
+        // The request is complete; the client still waits for the response.
         stream.shutdown().await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();

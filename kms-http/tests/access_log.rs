@@ -1,4 +1,4 @@
-//! The access log, and lines about callers that are not recognised.
+//! Tests of the access log and of log lines about unauthenticated callers.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,14 +15,14 @@ use tempfile::TempDir;
 
 const JSON: [(&str, &str); 2] = [("KMS_HTTP_LOG_REQUESTS", "true"), ("KMS_HTTP_LOG_FORMAT", "json")];
 
-/// Ends a connection at once.
+/// Resets a connection.
 fn reset(stream: std::net::TcpStream) {
     stream.set_nonblocking(true).unwrap();
     let stream = tokio::net::TcpStream::from_std(stream).unwrap();
     stream.set_zero_linger().unwrap();
 }
 
-/// The lines of the log about something, once there is one with this request id.
+/// The log lines with this target, once one of them has this request id.
 async fn lines(server: &Server, target: &str, request_id: &str) -> Vec<Value> {
     for _ in 0..600 {
         let text = std::fs::read_to_string(server.home.path().join("log")).unwrap();
@@ -82,15 +82,15 @@ async fn callers_that_are_not_recognised_have_lines_but_not_many() {
     let first = &lines[0];
     assert_eq!((&first["peer"], &first["shown"]), (&json!("127.0.0.1"), &json!("token")), "{first}");
     assert!(!first.to_string().contains("secret"));
-    // 200 requests take a moment; a line for each would let anybody fill the disk.
+    // 200 requests are sent within moments; with a line for each, any caller could fill the disk.
     assert!(lines.len() < 200, "{}", lines.len());
 }
 
-/// Requests that fail because the store is gone have a line when that begins, and not one each.
+/// Requests that fail because the store is gone are logged once per outage, not one by one.
 #[tokio::test]
 async fn an_outage_of_the_store_has_few_lines() {
     let server = Server::start_on_file(&[("KMS_HTTP_LOG_FORMAT", "json")]);
-    // Of the form of a token, so that it is looked up in the store.
+    // A well-formed token, so that it is looked up in the store.
     let unknown = server.client_with(Some(&format!("kms_{}", "A".repeat(64))));
     unknown.get("/v1/keys").await.refused(401, "NotAuthenticated");
     for ending in ["", "-wal", "-shm"] {
@@ -107,7 +107,7 @@ async fn an_outage_of_the_store_has_few_lines() {
     assert!(all < 30, "{all} lines: {log}");
 }
 
-/// Nobody reads the log: requests are answered all the same, and lines that have no room are counted.
+/// No process reads the log: requests still get responses, and lines that do not fit are counted.
 #[tokio::test]
 async fn a_log_that_nobody_takes_blocks_nothing() {
     let home = TempDir::new().unwrap();
@@ -115,7 +115,7 @@ async fn a_log_that_nobody_takes_blocks_nothing() {
     let token = serde_json::from_slice::<Value>(&first.stdout).unwrap()["token"].as_str().unwrap().to_owned();
     let mut command = program(&home);
     command.env("KMS_HTTP_LISTEN", "127.0.0.1:0").env("KMS_HTTP_LOG_REQUESTS", "true");
-    // This end of the pipe is held and not read.
+    // This end of the pipe stays open and is not read.
     let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = std::io::BufReader::new(process.stdout.take().unwrap());
     let mut line = String::new();
@@ -125,7 +125,7 @@ async fn a_log_that_nobody_takes_blocks_nothing() {
     }
     let url = line.trim_start_matches("listening   ").trim().to_owned();
     let http = reqwest::Client::new();
-    // Far more than a pipe and the lines that wait can hold.
+    // Far more than the pipe and the queue of lines can hold.
     let ask = |count: usize| {
         let (http, url) = (http.clone(), url.clone());
         tokio::spawn(async move {
@@ -151,7 +151,7 @@ async fn a_caller_that_goes_away_has_its_line_too() {
     let server = Server::start_on_file(&JSON);
     let admin = server.client();
     admin.aes_key("users").await;
-    // Nothing can be committed meanwhile.
+    // The lock prevents commits meanwhile.
     let mut other = SqliteConnection::connect(&format!("sqlite:{}", server.store().display())).await.unwrap();
     sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
     let address = server.url.strip_prefix("http://").unwrap();
@@ -163,7 +163,7 @@ async fn a_caller_that_goes_away_has_its_line_too() {
     );
     std::io::Write::write_all(&mut caller, request.as_bytes()).unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
-    // It resets the connection.
+    // The caller resets the connection.
     reset(caller);
     let lines = lines(&server, "kms_http::request", "gone").await;
     let gone = lines.iter().find(|line| line["request_id"] == "gone").unwrap();

@@ -1,4 +1,4 @@
-//! Nobody keeps the service from others: places, memory and time of requests, from their heads to their last bytes.
+//! Tests of fairness: no caller can block the service for others, by using up its places, its memory or its time.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
@@ -12,10 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 const PAUSE: Duration = Duration::from_millis(100);
-/// So much of an answer is taken between pauses.
+/// Number of bytes of a response that are read between pauses.
 const PART: usize = 32 * 1024;
 
-/// A connection that takes little at a time.
+/// A connection with a small receive buffer.
 async fn narrow(server: &Server) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
@@ -26,7 +26,7 @@ fn head(server: &Server, request: &str) -> String {
     format!("{request} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\nconnection: close\r\n\r\n", server.admin)
 }
 
-/// Makes keys whose list has 3 MB.
+/// Creates keys whose list is 3 MB long.
 async fn many_keys(admin: &Client) {
     for n in 0..200 {
         let metadata = json!({"text": "x".repeat(15_000)});
@@ -35,7 +35,7 @@ async fn many_keys(admin: &Client) {
     }
 }
 
-/// Reads the rest of an answer in small parts, with pauses.
+/// Reads the rest of a response in small parts, with pauses.
 async fn read_slowly(stream: &mut TcpStream) -> Vec<u8> {
     let (mut all, mut part, mut rested) = (Vec::new(), vec![0; PART], 0);
     loop {
@@ -62,7 +62,7 @@ async fn an_answer_is_not_cut_while_it_is_taken() {
     many_keys(&server.client()).await;
     let mut stream = narrow(&server).await;
     stream.write_all(head(&server, "GET /v1/keys").as_bytes()).await.unwrap();
-    // All is said; the answer is still wanted.
+    // The request is complete; the client still waits for the response.
     stream.shutdown().await.unwrap();
     assert_whole(&read_slowly(&mut stream).await);
 }
@@ -100,7 +100,7 @@ async fn a_service_that_is_to_stop_is_not_ready_and_goes_on_for_a_while() {
     assert!(server.process.wait().unwrap().success());
 }
 
-/// Whether the service has closed it.
+/// Whether the service has closed the connection.
 fn is_closed(stream: &TcpStream) -> bool {
     match stream.try_read(&mut [0; 64]) {
         Ok(_) => true,
@@ -129,7 +129,7 @@ async fn large_heads_are_counted() {
         assert!(waited < 200, "{} heads of 28 kB are held in half of 4 MiB", open());
     }
     assert!(open() > 10, "some have room");
-    // The heads of others, and even large ones once there is room again, are none of those.
+    // Small heads of other callers are accepted, and large ones once memory is available again.
     admin.post("/v1/crypto/encrypt", json!({"keyId": "users", "plaintext": "x"})).await.expect(200);
     drop(heads);
     let mut tries = 0;
@@ -142,19 +142,19 @@ async fn large_heads_are_counted() {
         assert!(tries < 100, "the room does not come back");
         tokio::time::sleep(PAUSE).await;
     }
-    // What is thrown away is no head.
+    // A discarded body does not count as a head.
     let large = json!({"keyId": "users", "plaintext": "x".repeat(8 * 1024 * 1024)});
     server.client_with(None).post("/v1/crypto/encrypt", large).await.refused(401, "NotAuthenticated");
 }
 
-/// A connection from this address of the loopback network.
+/// Connects from this address of the loopback network.
 async fn connect_from(server: &Server, from: [u8; 4]) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((std::net::Ipv4Addr::from(from), 0).into()).unwrap();
     socket.connect(server.url.strip_prefix("http://").unwrap().parse().unwrap()).await.unwrap()
 }
 
-/// Sends this and reads all until the end; empty if the connection is reset.
+/// Sends `text` and reads until the end of the stream; empty if the connection is reset.
 async fn answer(mut stream: TcpStream, text: &str) -> String {
     let mut answer = String::new();
     let _ = stream.write_all(text.as_bytes()).await;
@@ -170,7 +170,7 @@ async fn half_heads_without_a_credential_leave_room_for_others() {
     let whole = head(&server, "GET /v1/keys").replace("connection", &format!("x-large: {large}\r\nconnection"));
     let mut held = Vec::new();
     for n in 0..600_u16 {
-        // From one address at first, and then from many, each within its share.
+        // First from one address, then from many, each within its share.
         let from = if n < 300 { [127, 0, 0, 2] } else { [127, 0, 1, u8::try_from(n % 100 + 1).unwrap()] };
         let mut stream = connect_from(&server, from).await;
         let _ = stream.write_all(half.as_bytes()).await;
@@ -180,7 +180,7 @@ async fn half_heads_without_a_credential_leave_room_for_others() {
             assert!(newcomer.starts_with("HTTP/1.1 200"), "after {n}: {newcomer:?}");
         }
     }
-    // Nor do they keep out others of their own network for long.
+    // They do not block other callers of their own network for long either.
     tokio::time::sleep(Duration::from_millis(5_500)).await;
     let same = answer(connect_from(&server, [127, 0, 0, 2]).await, &whole).await;
     assert!(same.starts_with("HTTP/1.1 200"), "{same:?}");
@@ -249,7 +249,7 @@ async fn small_bodies_are_counted() {
         }
         tokio::time::sleep(PAUSE).await;
     }
-    // 2 MiB of 600 times 7 kB.
+    // 2 MiB hold about half of 600 times 7 kB.
     assert!((200..500).contains(&refused), "{refused}");
     other.post("/v1/crypto/encrypt", json!({"keyId": "users", "plaintext": "x"})).await.expect(200);
 }
@@ -272,7 +272,7 @@ async fn bad_credentials_are_limited_by_address() {
         }
     }
     assert!(unknown >= 10 && refused >= 5, "{unknown} unknown, {refused} refused");
-    // A good credential is served from there, and others have a limit of their own.
+    // A valid credential from the same address is served, and other networks have limits of their own.
     let good = answer(connect_from(&server, [127, 0, 0, 2]).await, &request(&server.admin)).await;
     assert!(good.starts_with("HTTP/1.1 200"), "{good}");
     let other = answer(connect_from(&server, [127, 0, 0, 3]).await, &request("bad")).await;
@@ -283,7 +283,7 @@ async fn bad_credentials_are_limited_by_address() {
     assert_eq!(log.matches("requests are refused").count(), 1, "{log}");
 }
 
-/// Each connection is an open file: connections are closed before there is none left.
+/// Each connection is an open file: connections are closed before no file can be opened any more.
 #[tokio::test]
 async fn connections_leave_open_files_to_everything_else() {
     let home = tempfile::TempDir::new().unwrap();

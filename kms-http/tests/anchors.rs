@@ -1,4 +1,5 @@
-//! Anchors: in a file, at an endpoint and in a bucket; rollbacks, truncation and copies that they show.
+//! Tests of anchors in a file, at an HTTP endpoint and in a bucket, and of the rollbacks, truncations and diverging
+//! copies that they reveal.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail by a panic, and says what it skips")]
 
@@ -32,7 +33,7 @@ async fn use_key(admin: &Client, times: usize) {
     }
 }
 
-/// Scrapes until a line is there.
+/// Scrapes until the exposition contains a line.
 async fn scrape_until(client: &Client, line: &str) {
     for _ in 0..600 {
         if client.get("/metrics").await.text.contains(&format!("{line}\n")) {
@@ -66,7 +67,7 @@ async fn size(admin: &Client) -> u64 {
     admin.get("/v1/audit/checkpoint").await.text.lines().nth(1).unwrap().parse().unwrap()
 }
 
-/// A place for an anchor file, which may get the append-only attribute.
+/// A directory for an anchor file, which may have the append-only attribute.
 struct Place(TempDir);
 
 impl Place {
@@ -92,7 +93,7 @@ fn copy_store(from: &Path, to: &Path) {
 #[tokio::test]
 async fn a_rollback_that_nothing_inside_the_database_shows() {
     let (place, file) = Place::new();
-    // Without a high-water file nothing else would notice.
+    // Without a high-water file only the anchors can reveal the rollback.
     let environment = [
         ("KMS_HTTP_ANCHORS_FILE", file.to_str().unwrap()),
         ("KMS_HTTP_ANCHORS_EVERY_SECONDS", "1"),
@@ -116,7 +117,7 @@ async fn a_rollback_that_nothing_inside_the_database_shows() {
     assert!(good.status.success(), "{good:?}");
     assert!(parsed(&good)["anchors"]["continued"].as_u64().unwrap() >= 2, "{good:?}");
 
-    // Put back: everything inside is consistent.
+    // Rolled back: the store in itself is consistent.
     let newest = place.0.path().join("newest.db");
     copy_store(&server.store(), &newest);
     let put_back = || {
@@ -131,7 +132,7 @@ async fn a_rollback_that_nothing_inside_the_database_shows() {
     let noticed = server.command(&["--json", "audit", "verify", "--anchors"]);
     assert_eq!(noticed.status.code(), Some(4), "{noticed:?}");
     assert_eq!(parsed(&noticed)["anchors"]["faults"][0]["kind"], "rolledBack");
-    // Put back and used since, until it has more records than before.
+    // Rolled back, and used until it has more records than before.
     put_back();
     server.restart();
     let admin = server.client();
@@ -143,7 +144,7 @@ async fn a_rollback_that_nothing_inside_the_database_shows() {
     assert!(server.stop().success());
     let noticed = server.command(&["--json", "audit", "verify", "--anchors"]);
     assert_eq!(noticed.status.code(), Some(4), "{noticed:?}");
-    // Rubbish is passed over, and a line that was cut too.
+    // Invalid and truncated lines are skipped.
     let mut appended = fs::File::options().append(true).open(&file).unwrap();
     let rubbish = b"{\"node\":\"x\",\"checkpoint\":\"y\"}\nnothing\n{\"node\":\"x\",\"check";
     std::io::Write::write_all(&mut appended, rubbish).unwrap();
@@ -179,7 +180,7 @@ async fn nodes_on_two_copies_notice_each_other() {
     let first = one.client();
     let mut second = one.client_with(Some(&token));
     second.url = url;
-    // Each goes its own way.
+    // The two copies diverge.
     use_key(&first, 3).await;
     use_key(&second, 5).await;
     scrape_until(&first, "kms_anchor_diverged 1").await;
@@ -188,7 +189,7 @@ async fn nodes_on_two_copies_notice_each_other() {
     two.wait().unwrap();
 }
 
-/// An endpoint that keeps what it is sent, unless it is told to fail.
+/// An endpoint that stores what it receives, unless it is told to fail.
 #[derive(Clone, Default)]
 struct Keeper {
     lines: Arc<Mutex<String>>,
@@ -232,7 +233,7 @@ async fn an_endpoint_that_fails_stops_nothing() {
     common::scrape_beyond(&admin, "kms_anchor_failures_total", 1).await;
     use_key(&admin, 3).await;
     let records = admin.get("/v1/audit?action=AUDIT_ANCHOR").await.expect(200);
-    // Once for an outage: the log does not grow with it.
+    // One record per outage, so the log does not grow with the number of failed attempts.
     assert_eq!(records.as_array().unwrap().len(), 1, "{records}");
     assert!(records[0]["details"]["reason"].as_str().unwrap().contains("500"), "{records}");
     keeper.fails.store(false, Ordering::SeqCst);
@@ -250,7 +251,7 @@ async fn an_endpoint_that_fails_stops_nothing() {
     assert!(verified.status.success(), "{verified:?}");
 }
 
-/// An endpoint over HTTPS. Ends when dropped.
+/// An HTTPS endpoint; stopped when dropped.
 struct Https(std::process::Child);
 
 impl Https {
@@ -269,7 +270,7 @@ tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); tls.load_cert_chain(sys.argv[1], 
 server.socket = tls.wrap_socket(server.socket, server_side=True)\n\
 print(server.server_address[1], flush=True); server.serve_forever()\n";
 
-    /// It, and its URL.
+    /// Starts the endpoint and returns it with its URL.
     fn start(files: &authority::Files) -> (Self, String) {
         let mut command = std::process::Command::new("python3");
         command.args(["-c", Self::SCRIPT]).args([files.path("server.pem"), files.path("server.key")]);
@@ -288,7 +289,7 @@ impl Drop for Https {
     }
 }
 
-/// Whom to trust is a setting: an endpoint of another authority gets nothing.
+/// The trusted authority is a setting: an endpoint with a certificate of another authority receives nothing.
 #[tokio::test]
 async fn an_endpoint_over_https_is_verified() {
     let (right, wrong, files) =
@@ -369,7 +370,7 @@ async fn a_bucket_with_object_lock() {
     let server = Server::start_on_file(&environment);
     let admin = server.client();
     admin.aes_key("users").await;
-    // There is no bucket yet: that is counted and recorded, and stops nothing.
+    // The bucket does not exist yet: the failure is counted and recorded, and stops nothing.
     common::scrape_beyond(&admin, "kms_anchor_failures_total", 1).await;
     use_key(&admin, 3).await;
     let records = admin.get("/v1/audit?action=AUDIT_ANCHOR").await.expect(200);
@@ -384,7 +385,7 @@ async fn a_bucket_with_object_lock() {
     let verified = server.command(&["--json", "audit", "verify", "--anchors"]);
     assert!(verified.status.success(), "{verified:?}");
     assert!(parsed(&verified)["anchors"]["continued"].as_u64().unwrap() >= 2, "{verified:?}");
-    // Nobody can delete an anchor before its time.
+    // No principal can delete an anchor before its retention ends.
     let listed = ask(reqwest::Method::GET, "anchors?versions").send().await.unwrap().text().await.unwrap();
     let between = |before: &str, after: &str| {
         let rest = listed.split_once(before).unwrap_or_else(|| panic!("{listed}")).1;

@@ -1,4 +1,4 @@
-//! The service with its root key in AWS KMS, on a server that answers as AWS KMS does.
+//! Tests of the service with its root key in AWS KMS, against a server that emulates AWS KMS.
 
 #![cfg(feature = "aws-kms")]
 #![allow(clippy::unwrap_used)]
@@ -13,7 +13,7 @@ use kms_test_support::{AwsProxy, Fault, Moto, MotoAdmin, REGION};
 use serde_json::json;
 use tempfile::TempDir;
 
-/// A server that answers as AWS KMS does, a proxy in front of it, and the settings that lead there.
+/// An emulation of AWS KMS, a proxy in front of it, and the settings to use it.
 struct Aws {
     moto: Moto,
     proxy: AwsProxy,
@@ -21,7 +21,7 @@ struct Aws {
 }
 
 impl Aws {
-    /// Starts one, if moto is installed.
+    /// Starts the emulation if moto is installed.
     fn try_new() -> Option<Self> {
         let Some(moto) = Moto::try_new() else {
             eprintln!("SKIPPED: moto is not installed (tests/run installs it)");
@@ -56,7 +56,7 @@ impl Aws {
 async fn the_service_says_when_its_root_key_does_not_answer() {
     let Some(aws) = Aws::try_new() else { return };
     let server = aws.start();
-    // No local root key is made beside it.
+    // No local root key is created in addition.
     assert!(!server.home.path().join(".config/mini-kms/root.key").exists());
     let client = server.client();
     for name in ["warm", "cold"] {
@@ -76,7 +76,7 @@ async fn the_service_says_when_its_root_key_does_not_answer() {
         let is_retryable = answer.headers.contains_key("retry-after");
         assert_eq!(is_retryable, code == "RootKeyUnavailable", "{name}");
         encrypt("warm").await.expect(200);
-        // What was found about readiness is told again for a second.
+        // The result of a readiness check is cached for a second.
         tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
         aws.proxy.take();
         let ready = nobody.get("/v1/readyz").await.expect(200);

@@ -1,4 +1,4 @@
-//! The contract kept from Mini KMS on Node, row by row, on the real service.
+//! Tests of the contract that is kept from Mini KMS on Node, against a running service.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
@@ -71,7 +71,7 @@ async fn cryptography_works() {
         .expect(200);
     assert_eq!((&encrypted["version"], &encrypted["keyType"]), (&json!(1), &json!("AES256_GCM")));
     assert_eq!(encrypted["keyId"], key["id"]);
-    // As a client of Node sends it back: with all it got.
+    // As a client of Mini KMS on Node sends it: with all members that it received.
     let mut back = json!({
         "keyId": key["id"], "ciphertext": encrypted["ciphertext"], "version": 1, "aad": {"table": "users"},
         "iv": encrypted["iv"], "authTag": encrypted["authTag"],
@@ -86,7 +86,8 @@ async fn cryptography_works() {
         let message = admin.post("/v1/crypto/decrypt", wrong_back).await.refused(400, "InvalidCiphertext");
         assert!(message.starts_with(field), "{message}");
     }
-    // Beside a ciphertext, another key and one that there is not are the same; without the right, so is everything.
+    // A wrong key named with a ciphertext gives the same error whether it exists or not, and every attempt gives the
+    // same error without permission.
     let other = admin.aes_key("other").await;
     let nobody = admin.token_for("nobody", "app").await;
     let unknown = json!("00000000-0000-4000-8000-000000000000");
@@ -185,7 +186,7 @@ async fn grants_give_and_the_log_tells() {
     encrypt().await.refused(403, "AccessDenied");
     let listed = admin.get("/v1/grants").await.expect(200);
     assert_eq!(listed.as_array().unwrap().len(), 1);
-    // Who may make grants on a key may name it, also without reading it.
+    // An app that may make grants on a key may refer to it by name without the permission to read it.
     let may = json!({"principal": "delegate", "role": "app", "keyId": "users", "allowedOps": ["grant", "verify"]});
     admin.post("/v1/grants", may).await.expect(201);
     let delegate = admin.token_for("Delegate", "app").await;

@@ -1,5 +1,5 @@
-//! What the command line can do in an emergency: keys, versions and grants without the service; errors for scripts;
-//! manual pages and completions.
+//! Tests of the command line in an emergency: keys, versions and grants without the service, errors for scripts, manual
+//! pages and completions.
 
 #![allow(clippy::unwrap_used)]
 
@@ -17,7 +17,7 @@ fn parsed(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// The error that a command ended with, as scripts see it.
+/// Returns the JSON error with which a command failed.
 #[track_caller]
 fn failed(output: &Output) -> (i32, Value) {
     let error: Value = serde_json::from_slice(&output.stderr).unwrap_or_else(|e| panic!("{e}: {output:?}"));
@@ -46,7 +46,7 @@ async fn keys_and_versions() {
     let versions = parsed(&json(&["key", "versions", "users"]));
     assert_eq!((&versions[0]["state"], &versions[1]["state"]), (&json!("REVOKED"), &json!("ENABLED")));
     assert_eq!(versions[1]["encryptions"], 1);
-    // Which of both is meant has to be said: it is for ever.
+    // Revoking is permanent, so the command must say whether the version or the whole key is meant.
     assert_eq!(json(&["key", "revoke", "users"]).status.code(), Some(2));
     assert_eq!(json(&["key", "revoke", "users", "--version", "1", "--whole-key"]).status.code(), Some(2));
     let deleted = parsed(&json(&["key", "schedule-deletion", "users", "--days", "7"]));
@@ -98,7 +98,7 @@ fn errors_are_json_for_scripts() {
     let empty = TempDir::new().unwrap();
     let without = program(&empty).args(["--json", "status"]).output().unwrap();
     assert_eq!(failed(&without), (3, json!("InvalidRootKey")));
-    // People get a line.
+    // Without `--json` the error is one line of text.
     let said = server.command(&["key", "rotate", "none"]).stderr;
     assert!(String::from_utf8(said).unwrap().starts_with("kms-http: KeyNotFound"));
 }
@@ -135,7 +135,7 @@ fn no_home_is_needed_when_everything_is_given() {
 #[test]
 fn manual_pages_and_completions() {
     let folder = TempDir::new().unwrap();
-    // Neither a home nor a store is needed.
+    // These commands need neither a home directory nor a store.
     let run = |arguments: &[&str]| {
         let done = program(&folder).env_remove("HOME").args(arguments).output().unwrap();
         assert!(done.status.success(), "{done:?}");
@@ -166,7 +166,7 @@ fn manual_pages_and_completions() {
     }
 }
 
-/// Every command and every option says what it is for, as a newcomer would want.
+/// Every command and every option has a help text that explains its purpose.
 #[test]
 fn every_command_has_its_help() {
     let folder = TempDir::new().unwrap();

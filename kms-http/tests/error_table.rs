@@ -1,4 +1,4 @@
-//! `docs/errors.md` is generated from the tables of codes, and must be up to date.
+//! Tests that `docs/errors.md`, which is generated from the tables of error codes, is up to date.
 //!
 //! `UPDATE_DOCS=1 cargo test -p kms-http --test error_table` writes the file.
 

@@ -1,4 +1,4 @@
-//! The examples of `examples/http` against the service as it is.
+//! Tests of `examples/http` against the service.
 
 #![allow(clippy::unwrap_used)]
 
@@ -30,7 +30,7 @@ fn the_walk_through_the_life_of_a_key_comes_to_its_end() {
     let (said, complained) = (String::from_utf8_lossy(&walk.stdout), String::from_utf8_lossy(&walk.stderr));
     assert!(walk.status.success(), "{said}\n{complained}");
     assert!(said.ends_with("Done.\n"), "{said}");
-    // It can be walked again.
+    // The walk can be repeated.
     let mut again = Command::new(example("walk.sh"));
     assert!(again.env("KMS_URL", &server.url).env("KMS_TOKEN", &server.admin).status().unwrap().success());
 }
@@ -51,7 +51,7 @@ async fn alerts_and_dashboard_are_about_metrics_and_errors_that_exist() {
     let server = Server::start(&[("KMS_HTTP_ANCHORS_FILE", anchors.to_str().unwrap())]);
     let client = server.client();
     client.aes_key("a").await;
-    // It may have got the append-only attribute, which would keep the folder.
+    // The file may have the append-only attribute, which would prevent the deletion of the directory.
     let _ = Command::new("chattr").arg("-a").arg(&anchors).output();
     let metrics = client.get("/metrics").await;
     assert_eq!(metrics.status, 200);
@@ -59,7 +59,7 @@ async fn alerts_and_dashboard_are_about_metrics_and_errors_that_exist() {
     let alerts = std::fs::read_to_string(example("alerts.yml")).unwrap();
     let used = metric_names(&alerts);
     assert!(used.len() > 5, "{used:?}");
-    // Only a server with TLS has those of its certificate, by the names that the tests of certificates look for.
+    // Only a server with TLS has the metrics of its certificate; the tests of certificates check their names.
     for name in used.into_iter().filter(|name| !name.starts_with("kms_tls_")) {
         assert!(known.contains(&name), "{name} is not in\n{}", metrics.text);
     }
@@ -75,7 +75,7 @@ async fn alerts_and_dashboard_are_about_metrics_and_errors_that_exist() {
             }
         }
     }
-    // Outcomes are codes of errors, and operations those that are counted.
+    // Outcomes are error codes, and operations are those in the metrics.
     let codes: Vec<_> = kms_lib::ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
     for (label, known) in [("outcome", codes), ("operation", labels(&metrics.text, "operation"))] {
         let used: Vec<_> = labels(&alerts, label);
@@ -86,7 +86,7 @@ async fn alerts_and_dashboard_are_about_metrics_and_errors_that_exist() {
     }
 }
 
-/// The values that a label has or is compared with.
+/// The values that a label has or is compared with in a text.
 fn labels<'a>(text: &'a str, label: &str) -> Vec<&'a str> {
     let (equal, like) = (format!("{label}=\""), format!("{label}=~\""));
     let found = |pattern: &str| -> Vec<&'a str> {

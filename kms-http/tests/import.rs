@@ -1,4 +1,4 @@
-//! `kms-http import mini-kms` on a real database of the original, and its clients against the service afterwards.
+//! Tests of `kms-http import mini-kms` with a real database of the original, and of the original's clients afterwards.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail by a panic, and says what it skips")]
 
@@ -19,7 +19,7 @@ fn legacy(file: &str) -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-/// The ciphertexts of the original, each member as it stands in the file: the order of names in `aad` counts.
+/// The ciphertexts of the original, each member verbatim, because the order of names in `aad` matters.
 fn ciphertexts() -> Vec<BTreeMap<String, Box<RawValue>>> {
     #[derive(serde::Deserialize)]
     struct Known {
@@ -34,7 +34,7 @@ fn parsed(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A file that only its owner reads.
+/// Creates a file that only its owner can read.
 fn secret_file(server: &Server, name: &str, text: &str) -> PathBuf {
     let path = server.home.path().join(name);
     std::fs::write(&path, format!("{text}\n")).unwrap();
@@ -51,13 +51,13 @@ async fn clients_of_the_original_go_on() {
     let url = database.create_database();
     let name = url.rsplit('/').next().unwrap().split('?').next().unwrap();
     let (dump, known) = (legacy("clean.sql"), serde_json::from_str::<Value>(&legacy("clean.json")).unwrap());
-    // The windows of the dump end on a fixed day.
+    // The grace windows in the dump end on a fixed day.
     database.sql(&format!(
         "USE {name}; SET FOREIGN_KEY_CHECKS = 0; {dump}; UPDATE key_versions \
          SET not_after = DATE_ADD(UTC_TIMESTAMP(), INTERVAL 7 DAY) WHERE state = 'DISABLED' AND not_after IS NOT NULL; \
          UPDATE key_versions SET state = 'DISABLED', not_after = NULL WHERE state = 'REVOKED'"
     ));
-    // The password is not in the URL, but in a file.
+    // The password is in a file instead of the URL.
     let (url, password) = (url.replace(":kms-test@", "@"), "kms-test");
     let home = tempfile::TempDir::new().unwrap();
     let password_file = home.path().join("password");
@@ -83,7 +83,7 @@ async fn clients_of_the_original_go_on() {
     );
     assert_eq!((&report["keysRotated"], &report["finalised"]), (&json!(4), &json!(false)));
 
-    // While the service runs: as the clients of the original send it.
+    // While the service is running, as the clients of the original send requests.
     let admin = server.client();
     let mut opened = 0;
     for it in ciphertexts() {
@@ -95,7 +95,7 @@ async fn clients_of_the_original_go_on() {
         assert_eq!(answer.expect(200), json!({"plaintext": plaintext, "version": version}), "{body}");
         let batch = admin.post_raw("/v1/crypto/decrypt", format!("{{\"items\": [{body}, {body}]}}")).await.expect(200);
         assert!(batch["results"].as_array().unwrap().iter().all(|one| one["plaintext"] == plaintext), "{batch}");
-        // A ciphertext of RSA has neither nonce nor tag; empty ones count as none. Those of AES must be there.
+        // An RSA ciphertext has neither nonce nor tag, and empty ones count as absent. An AES ciphertext needs both.
         let mut empty: Value = serde_json::from_str(&body).unwrap();
         (empty["iv"], empty["authTag"]) = (json!(""), json!(""));
         let answer = admin.post("/v1/crypto/decrypt", empty).await;
@@ -109,13 +109,13 @@ async fn clients_of_the_original_go_on() {
     for it in known["signatures"].as_array().unwrap() {
         assert_eq!(admin.post("/v1/crypto/verify", it.clone()).await.expect(200)["valid"], true, "{it}");
     }
-    // What they encrypt from now on is a ciphertext of this service.
+    // New ciphertexts of these clients are in this service's format.
     let new =
         admin.post("/v1/crypto/encrypt", json!({"keyId": "aes256_gcm-1-0", "plaintext": "new"})).await.expect(200);
     let mut back = new.clone();
     back.as_object_mut().unwrap().remove("keyType");
     assert_eq!(admin.post("/v1/crypto/decrypt", back).await.expect(200)["plaintext"], "new");
-    // Until the import is finalised, the source decides.
+    // Until the import is finalized, keys can only be changed in the source.
     admin.post("/v1/keys/aes256_gcm-1-0/rotate", json!({})).await.refused(409, "ImportOpen");
     let report = parsed(&import(&key_file, &["--finalise"]));
     assert_eq!((&report["finalised"], &report["keys"]["unchanged"]), (&json!(true), &json!(5)));
@@ -129,7 +129,8 @@ async fn additional_data_need_not_be_an_object_of_texts() {
     let server = Server::start_on_file(&[]);
     let admin = server.client();
     admin.aes_key("users").await;
-    // Of a key that was not imported: the library says what is wrong, whatever stands beside it.
+    // A ciphertext of a key that was not imported: the library reports what is wrong, whatever else the request
+    // contains.
     let (ciphertext, iv, tag) = ("AAAA", "AAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAAA==");
     for aad in [json!(1e21), json!([1, {"b": 2}]), json!("text"), json!({"n": 1}), json!(null)] {
         let body = json!({"keyId": "users", "ciphertext": ciphertext, "iv": iv, "authTag": tag, "aad": aad});

@@ -1,4 +1,4 @@
-//! Exports of the log: followed, resumed, and verified without store and root key.
+//! Tests of exports of the log: followed, resumed, and verified without the store and the root key.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail by a panic, and says figures")]
 
@@ -22,7 +22,7 @@ fn out(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// Verifies exports where there is neither a home nor a store nor a root key.
+/// Verifies exports without a home directory, a store or a root key.
 fn verify(files: &[&Path], key: &str) -> (Option<i32>, Value) {
     let nowhere = TempDir::new().unwrap();
     let mut command = program(&nowhere);
@@ -66,7 +66,7 @@ async fn wait_for(file: &Path, seq: u64) {
     panic!("record {seq} is not exported: {:?}", records(file));
 }
 
-/// An export that is followed; killed when dropped.
+/// A running `--follow` export; killed when dropped.
 struct Follower(Child);
 
 impl Drop for Follower {
@@ -110,11 +110,11 @@ async fn an_export_is_verified_without_store_and_root_key() {
         file
     };
     let all = export("all", &[]);
-    // Any of the keys will do, also one that signs nothing any more.
+    // Each of the keys works, including those that no longer sign.
     for key in [&first_key, &second_key, &third_key] {
         assert_eq!(assert_good(&[&all], key) as usize, records(&all).len());
     }
-    // In parts, which together begin with the first record.
+    // Several files, which together begin with the first record.
     let middle = records(&all)[5];
     let rest = export("rest", &["--since", &middle.to_string()]);
     assert_eq!(records(&rest)[0], middle);
@@ -130,7 +130,7 @@ async fn an_export_is_verified_without_store_and_root_key() {
     let with = |lines: Vec<String>| fs::write(&altered, lines.join("\n") + "\n").unwrap();
     let owned = || lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
     let is_note = |line: &String| line.starts_with("{\"checkpoint\"");
-    // Every field of a record counts, and there are no others.
+    // Every field of a record is verified, and no other fields exist.
     let record: Value = serde_json::from_str(lines[3]).unwrap();
     for (name, value) in record.as_object().unwrap() {
         let mut changed = record.clone();
@@ -151,7 +151,7 @@ async fn an_export_is_verified_without_store_and_root_key() {
     more[3] = more[3].replacen('{', "{\"severity\":\"low\",", 1);
     with(more);
     assert_bad(&[&altered], &third_key, "unreadable");
-    // Records that are missing in between, at the end, or all of them; and states without the records they cover.
+    // Records missing in the middle, at the end or everywhere, and checkpoints without the records they cover.
     for (at, kind) in [(3, "gap"), (0, "gap")] {
         let mut lines = owned();
         lines.remove(at);
@@ -168,19 +168,19 @@ async fn an_export_is_verified_without_store_and_root_key() {
     assert_bad(&[&altered], &third_key, "badSignature");
     with(Vec::new());
     assert_eq!(verify(&[&altered], &third_key).0, Some(4));
-    // A tail that no state covers: records that anybody could have appended.
+    // Records after the last checkpoint, which an attacker could have appended.
     let mut uncovered = owned();
     let last = uncovered.iter().rposition(is_note).unwrap();
     uncovered.truncate(last);
     with(uncovered);
     let (code, report) = verify(&[&altered], &third_key);
     assert_eq!(code, Some(4), "{report}");
-    // Without the states that two keys signed, nothing leads from the first key to the others.
+    // Without the checkpoints signed by two keys, no chain leads from the first key to the others.
     let last = owned().iter().rposition(is_note).unwrap();
     with(owned().into_iter().enumerate().filter(|(at, line)| *at == last || !is_note(line)).map(|(_, l)| l).collect());
     assert_good(&[&altered], &third_key);
     assert_bad(&[&altered], &first_key, "signingKey");
-    // Another log's key.
+    // The key of another log.
     let other = Server::start_on_file(&[]);
     let (code, report) = verify(&[&all], &out(&other.command(&["audit", "public-key"])));
     assert_eq!(code, Some(4), "{report}");
@@ -196,7 +196,7 @@ async fn following_survives_an_outage_and_a_kill() {
     let mut follower = follow(&server, &file);
     encrypt(&admin, 20).await;
     wait_for(&file, size(&admin).await).await;
-    // The store goes, and comes back.
+    // The store disappears and comes back.
     let (store, away) = (server.store(), server.home.path().join("away"));
     let folder = store.parent().unwrap();
     fs::rename(folder, &away).unwrap();
@@ -211,7 +211,7 @@ async fn following_survives_an_outage_and_a_kill() {
     encrypt(&admin, 20).await;
     wait_for(&file, size(&admin).await).await;
     assert!(follower.0.try_wait().unwrap().is_none(), "it goes on");
-    // It ends in the midst of a line.
+    // The export is killed while its last line is incomplete.
     follower.0.kill().unwrap();
     follower.0.wait().unwrap();
     let text = fs::read_to_string(&file).unwrap();
@@ -224,7 +224,7 @@ async fn following_survives_an_outage_and_a_kill() {
     let seqs = records(&file);
     assert!(seqs.iter().copied().eq(1..=seqs.len() as u64), "no gaps and nothing twice: {seqs:?}");
     assert_eq!(assert_good(&[&file], &key), seqs.len() as u64);
-    // Another file is not touched.
+    // A file that is not an export is not changed.
     let other = server.home.path().join("other.txt");
     fs::write(&other, "not an export\n").unwrap();
     let refused = server.command(&["audit", "export", "--resume", "--output", other.to_str().unwrap()]);
@@ -232,7 +232,7 @@ async fn following_survives_an_outage_and_a_kill() {
     assert_eq!(fs::read_to_string(&other).unwrap(), "not an export\n");
 }
 
-/// The last record of an export that is written, from the end of its file.
+/// The sequence number of the last complete record of an export, read from the end of the file.
 fn last(file: &Path) -> u64 {
     let Ok(mut file) = fs::File::open(file) else { return 0 };
     let length = file.metadata().unwrap().len();
@@ -245,8 +245,8 @@ fn last(file: &Path) -> u64 {
     whole.lines().rev().find_map(seq).unwrap_or_default()
 }
 
-/// For ten minutes in the long run: the log grows as fast as callers can make it, and the export is never further
-/// behind than what came in the last seconds.
+/// Runs for ten minutes in the long suites: the log grows as fast as callers can make it, and the export lags by no
+/// more than the records of the last seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn following_keeps_up_with_the_full_rate() {
     let is_full = std::env::var("KMS_TEST_MODE").is_ok_and(|mode| mode == "full");

@@ -1,4 +1,4 @@
-//! The alert rules of `examples/http`, fired by real faults: each is caused, and the service scraped before and after.
+//! Tests of the alert rules of `examples/http`: each fault is caused, and the service is scraped before and after.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail by a panic, and says what it skips")]
 

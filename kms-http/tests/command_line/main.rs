@@ -1,4 +1,4 @@
-//! The command line, on the program itself.
+//! Tests of the command line, with the program itself.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail by a panic, and says what it skips")]
 

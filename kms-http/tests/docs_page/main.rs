@@ -1,5 +1,5 @@
-//! `/docs` in a browser: light and dark, on a desk and on a phone, with nothing from elsewhere; and the contract that
-//! it shows.
+//! Tests of `/docs` in a browser: light and dark, on large and small screens, without external resources, and with the
+//! right contract.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail by a panic, and says what it skips")]
 

@@ -1,4 +1,4 @@
-//! Tokens of a real issuer, good and bad, and an issuer that is not always there.
+//! Tests of OpenID Connect with a real issuer: valid and invalid tokens, and an issuer that is sometimes unreachable.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! Traces over OTLP, as a collector gets them that decodes them with OpenTelemetry's own messages.
+//! Tests of traces over OTLP, with a collector that decodes them with OpenTelemetry's own messages.
 
 #![cfg(feature = "otlp")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail by a panic, and says what it skips")]

@@ -1,4 +1,5 @@
-//! A rolling restart of three nodes on one database, behind a balancer that asks `/v1/readyz`: no request fails.
+//! Tests that no request fails during a rolling restart of three nodes on one database, with a load balancer that
+//! checks `/v1/readyz`.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail by a panic, and says what it skips")]
 

@@ -1,4 +1,4 @@
-//! The service as a process behind TLS, with certificates of callers, JWTs of an issuer, and on a unix socket.
+//! Tests of the service as a process with TLS, client certificates, JWTs of an issuer, and a Unix socket.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 

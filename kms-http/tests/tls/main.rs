@@ -1,4 +1,4 @@
-//! Real handshakes: versions, certificates of callers, files that change.
+//! Tests of TLS with real handshakes: versions, client certificates, and files that change.
 
 #![allow(clippy::unwrap_used)]
 

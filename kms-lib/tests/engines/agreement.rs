@@ -1,4 +1,5 @@
-//! What is passed beside a ciphertext must agree with it, and contexts of keys that are not known stay out of the log.
+//! Tests that the fields passed with a ciphertext must agree with it, and that contexts for unknown keys are not
+//! recorded in clear.
 
 use crate::common::{Place, actor, admin, code, last_record, whole_log};
 use kms_lib::internals::CIPHERTEXT_HEADER as HEADER;
@@ -8,7 +9,7 @@ use kms_lib::{
     NewKey, NewToken, Paging, Permission, ReencryptItem, Role, Session,
 };
 
-/// The codes of an item alone and in a batch, which must be the same.
+/// The error code of an item, which must be the same for a single call and in a batch.
 async fn refused(session: &Session, item: DecryptItem<'_>) -> ErrorCode {
     let alone = code(session.decrypt_item(item.clone()).await);
     let batch = [item, DecryptItem::new(b"rubbish", Context::new())];
@@ -38,7 +39,8 @@ async fn what_is_passed_beside_a_ciphertext_must_agree_with_it() {
         let item = item().key(named.clone());
         assert_eq!(refused(&session, item.clone()).await, ErrorCode::InvalidCiphertext, "{named:?}");
         assert_eq!(refused(&all, item.clone()).await, ErrorCode::InvalidCiphertext, "{named:?}");
-        // Who may decrypt with the ciphertext's key, but not with the named one, learns nothing of that.
+        // A caller that may decrypt with the ciphertext's key, but not with the named one, learns nothing about the
+        // mismatch.
         for caller in [&app, &nobody] {
             assert_eq!(refused(caller, item.clone()).await, ErrorCode::AccessDenied, "{named:?}");
         }
@@ -89,7 +91,7 @@ async fn a_name_that_another_node_has_just_given_is_known() {
     two.close().await.unwrap();
 }
 
-/// Withdrawn credentials are told so, whatever is wrong with the ciphertext.
+/// A caller with a revoked credential is told so, whatever is wrong with the ciphertext.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_withdrawn_credential_comes_before_a_malformed_ciphertext() {
     let place = Place::new();
@@ -122,7 +124,7 @@ async fn contexts_of_unknown_keys_reach_the_log_as_hmac() {
     let mut foreign = sealed.clone();
     foreign[5] ^= 1;
     for ciphertext in [cut, &sealed[..1], b"", b"rubbish", &foreign] {
-        // Named beside it: nothing, the key, and another key whose contexts are recorded in clear.
+        // The named key: none, the right one, one whose contexts are recorded in clear, and an unknown one.
         for key in [None, Some(KeyRef::from("private")), Some("clear".into()), Some("unknown".into())] {
             let mut item = DecryptItem::new(ciphertext, context.clone());
             item.key = key;
@@ -141,7 +143,7 @@ async fn contexts_of_unknown_keys_reach_the_log_as_hmac() {
         session.encrypt(&unknown, b"x", &context).await.unwrap_err();
         session.generate_data_key(&unknown, 32, &context).await.unwrap_err();
     }
-    // A key of which a row is damaged: how its contexts are recorded is not known either.
+    // If a row of the key is damaged, the setting for recording its contexts is not trusted either.
     session.update_key("clear", KeyUpdate::new().grace_period_days(3)).await.unwrap();
     place.tamper("UPDATE key_versions SET grace_period_days = 4").await;
     kms.close().await.unwrap();
@@ -176,7 +178,7 @@ async fn records_of_data_keys_say_how_long_they_are_and_whether_they_were_return
     kms.close().await.unwrap();
 }
 
-/// An app that may make grants on a key need not be allowed to read it to name it by its name.
+/// An app that may make grants on a key may refer to it by name without the permission to read it.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_grant_on_a_key_may_name_it() {
     let place = Place::new();
@@ -197,13 +199,13 @@ async fn who_may_grant_on_a_key_may_name_it() {
     }
     assert_eq!(put(&session, "k").await.unwrap().key_id, GrantScope::Key(key));
     assert_eq!(code(put(&session, "unknown").await), ErrorCode::KeyNotFound);
-    // A reader may look the key up, but not grant.
+    // A reader may look up the key, but not make grants.
     let reader = kms.session(actor("auditor", Role::Auditor));
     assert_eq!(code(put(&reader, "k").await), ErrorCode::AccessDenied);
     assert_eq!(code(put(&reader, "unknown").await), ErrorCode::KeyNotFound);
     let nobody = kms.session(actor("nobody", Role::App));
     assert_eq!(code(put(&nobody, "k").await), ErrorCode::AccessDenied);
-    // A grant without keys is refused, and so is a filter by a name that no key has.
+    // A grant without a scope is refused, and so is a filter by a name that no key has.
     let nowhere = NewGrant::new("friend", Role::App).allow([Permission::Encrypt]);
     assert_eq!(code(session.put_grant(nowhere).await), ErrorCode::InvalidArgument);
     let on = async |filter: GrantFilter| session.list_grants(&filter, &Paging::default()).await;

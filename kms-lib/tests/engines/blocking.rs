@@ -1,4 +1,4 @@
-//! The service for callers without an async runtime: every method of it, on every engine.
+//! Tests of the blocking interface, for callers without an async runtime: every method, on every engine.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -184,7 +184,7 @@ fn root_keys() {
     kms.close().unwrap();
 }
 
-/// Of a store in a file: servers have tools of their own.
+/// Backups are made of SQLite stores only; database servers have tools of their own.
 #[test]
 fn backups() {
     let place = Place::in_a_file();
@@ -219,7 +219,7 @@ fn backups() {
     }
 }
 
-/// Threads share it, and it is opened again where it was closed.
+/// Threads share one service, and it is opened again after it was closed.
 #[test]
 fn threads() {
     let place = Place::new();
@@ -240,7 +240,7 @@ fn threads() {
     kms.close().unwrap();
 }
 
-/// A method that is mirrored without being used here fails this: it would be untested on servers.
+/// Fails if a blocking method is not used in this file, because it would be untested on database servers.
 #[test]
 fn every_mirrored_method_is_used_above() {
     let mirrored =

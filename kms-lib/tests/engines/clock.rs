@@ -1,4 +1,4 @@
-//! A log that a clock was ahead for, and the way out of it.
+//! Tests of recovery from records that were written while a clock was ahead.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ async fn a_log_goes_on_once_it_is_acknowledged_that_a_clock_was_ahead() {
     kms.ready().await.unwrap();
     kms.close().await.unwrap();
 
-    // Once is enough, and where there is nothing to acknowledge nothing is recorded.
+    // One acknowledgement is enough, and without anything to acknowledge, nothing is recorded.
     let kms = place.open().await;
     kms.close().await.unwrap();
     let kms = acknowledged(&place).await;
@@ -96,16 +96,16 @@ async fn records_are_found_by_their_time_although_it_runs_backwards() {
                     break;
                 }
             }
-            // Only what was there before this: nothing is recorded by listing.
+            // Listing records nothing, so the result is the same as before.
             assert_eq!(found, expected, "{since:?} to {until:?}");
         }
     }
-    // What was done by the clock that was ahead is not of the last day.
+    // Operations recorded while the clock was ahead do not count as those of the last day.
     assert!(session.metrics().await.unwrap().usage.encryptions_last24h <= 1);
     kms.close().await.unwrap();
 }
 
-/// Another process, such as the command line, acknowledges; the service that runs goes on by itself.
+/// Another process, such as the command line, acknowledges; the running service continues automatically.
 #[tokio::test]
 async fn a_service_that_runs_goes_on_when_another_process_acknowledges() {
     let place = Place::new();
@@ -127,7 +127,7 @@ async fn a_service_that_runs_goes_on_when_another_process_acknowledges() {
     assert_eq!(code(session.encrypt("k", b"x", &Context::new()).await), ErrorCode::ClockSkew);
     assert_eq!(code(kms.ready().await), ErrorCode::ClockSkew);
 
-    // Of several at once, one does.
+    // Of several concurrent attempts, one acknowledges.
     let opening = (0..6).map(|_| acknowledged(&place));
     for opened in futures_util::future::join_all(opening).await {
         opened.close().await.unwrap();
@@ -140,7 +140,7 @@ async fn a_service_that_runs_goes_on_when_another_process_acknowledges() {
     kms.close().await.unwrap();
 }
 
-/// A backup made while the clock was ahead, put back where more records were noted.
+/// A backup made while the clock was ahead is restored where the high-water file has more records.
 #[tokio::test]
 async fn a_restore_and_a_clock_are_acknowledged_together() {
     let place = Place::in_a_file();
@@ -158,7 +158,7 @@ async fn a_restore_and_a_clock_are_acknowledged_together() {
 
     assert_eq!(code(Kms::open(config.clone()).await), ErrorCode::ClockSkew);
     assert_eq!(code(Kms::open(config.clone().acknowledge_restore(true)).await), ErrorCode::ClockSkew);
-    // Nothing is written before both are.
+    // Nothing is written before both are acknowledged.
     assert_eq!(code(Kms::open(config.clone().acknowledge_clock(place.now())).await), ErrorCode::RestoreDetected);
     assert_eq!(code(Kms::open(config.clone()).await), ErrorCode::ClockSkew);
     let both = config.clone().acknowledge_clock(place.now()).acknowledge_restore(true);
@@ -169,14 +169,14 @@ async fn a_restore_and_a_clock_are_acknowledged_together() {
     kms.close().await.unwrap();
 }
 
-/// Only somebody who knows the time acknowledges, and what the head says must be true.
+/// An acknowledgement needs the right time, and the statement about the head must be true.
 #[tokio::test]
 async fn an_acknowledgement_of_another_time_or_of_an_altered_head_is_none() {
     let place = Place::new();
     let kms = place.open().await;
     check_usable(&kms).await;
     kms.close().await.unwrap();
-    // Nothing to acknowledge: whatever is given does nothing.
+    // Without anything to acknowledge, the given time has no effect.
     let given = place.config().acknowledge_clock(Timestamp::from_micros(0));
     Kms::open(given.clone()).await.unwrap().close().await.unwrap();
     // This machine's clock is behind.
@@ -200,7 +200,7 @@ async fn an_acknowledgement_of_another_time_or_of_an_altered_head_is_none() {
     kms.close().await.unwrap();
 }
 
-/// What the clock that was ahead gave a date does not stay in the way.
+/// Dates written while the clock was ahead do not block later operations.
 #[tokio::test]
 async fn dates_of_a_clock_that_was_ahead() {
     let place = Place::new();
@@ -221,7 +221,8 @@ async fn dates_of_a_clock_that_was_ahead() {
     Kms::open(config.clone().acknowledge_clock(place.now())).await.unwrap().close().await.unwrap();
     let kms = Kms::open(config).await.unwrap();
     let session = admin(&kms);
-    // A key is not left without rotations; a request is not done a second time, nor answered for ever.
+    // The key is still rotated, and the request is neither executed twice nor answered from its idempotency record
+    // indefinitely.
     let once = session.with_idempotency_key("once").unwrap();
     assert_eq!(once.rotate_key("k", None).await.unwrap().current_version, 2);
     assert_eq!(kms.run_scheduler().await.unwrap().rotated.len(), 1);
@@ -229,7 +230,7 @@ async fn dates_of_a_clock_that_was_ahead() {
     place.pass_days(1);
     assert_eq!(once.rotate_key("k", None).await.unwrap().current_version, 4);
     assert_eq!(once.rotate_key("k", None).await.unwrap().current_version, 4);
-    // A version that is in use is not taken for one that is not.
+    // A version in use is recognized as such.
     session.set_window("k", 1, Some(place.now().plus_days(7))).await.unwrap();
     place.pass_days(6);
     session.decrypt(&sealed.ciphertext, &none).await.unwrap();
@@ -239,7 +240,7 @@ async fn dates_of_a_clock_that_was_ahead() {
     kms.close().await.unwrap();
 }
 
-/// Times that a clock gave which was a few days ahead tell nothing about use when they have come, either.
+/// Times recorded while the clock was a few days ahead prove nothing about use, even after they have passed.
 #[tokio::test]
 async fn versions_in_use_are_not_revoked_by_doubtful_times() {
     for (ahead, revoked) in [(5, 0), (0, 1)] {
@@ -263,7 +264,7 @@ async fn versions_in_use_are_not_revoked_by_doubtful_times() {
         }
         place.pass_days(9);
         assert_eq!(kms.run_scheduler().await.unwrap().revoked.len(), revoked, "{ahead}");
-        // Later versions are judged as ever.
+        // Later versions are treated as usual.
         session.rotate_key("k", None).await.unwrap();
         place.pass_days(9);
         assert_eq!(kms.run_scheduler().await.unwrap().revoked.len(), 1, "{ahead}");
@@ -271,7 +272,7 @@ async fn versions_in_use_are_not_revoked_by_doubtful_times() {
     }
 }
 
-/// With results that are released early, the acknowledgement is in the log all the same when opening is done.
+/// With early release of results, the acknowledgement is still in the log when opening is done.
 #[tokio::test]
 async fn an_acknowledgement_is_durable() {
     let place = Place::in_a_file();
@@ -292,7 +293,7 @@ async fn an_acknowledgement_is_durable() {
     kms.close().await.unwrap();
 }
 
-/// What is only read is not written, whatever is acknowledged.
+/// A store that is only read is not written, whatever is acknowledged.
 #[tokio::test]
 async fn backups_are_left_as_they_are() {
     let place = Place::in_a_file();
@@ -321,15 +322,14 @@ async fn backups_are_left_as_they_are() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
-/// Results that were released, and that a clock which was put back keeps out of the log, are not passed over in
-/// silence.
+/// Released results that cannot be logged because the clock was set back are reported.
 #[tokio::test]
 async fn closing_says_that_released_results_are_not_in_the_log() {
     let place = Place::in_a_file();
     let kms = Kms::open(place.config().audit_ack(AuditAck::Queued)).await.unwrap();
     let session = admin(&kms);
     session.create_key(NewKey::aes("k")).await.unwrap();
-    // Once the ledger is at rest, results are released again.
+    // Results are released early again once the ledger is idle.
     session.encrypt("k", b"x", &Context::new()).await.unwrap();
     while last_record(&session).await.action != "ENCRYPT" {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -344,10 +344,10 @@ async fn closing_says_that_released_results_are_not_in_the_log() {
     let kms = place.open().await;
     check_usable(&kms).await;
     kms.close().await.unwrap();
-    // Nor when the ledger has stopped; and then no more are released.
+    // The same if the ledger has stopped; then no more results are released.
     let kms = Kms::open(place.config().audit_ack(AuditAck::Queued)).await.unwrap();
     let session = admin(&kms);
-    // Until the ledger is at rest, nothing is released.
+    // Nothing is released early until the ledger is idle.
     tokio::time::sleep(Duration::from_millis(200)).await;
     place.tamper("UPDATE audit_head SET timestamp = timestamp + 1").await;
     let mut released = 0;

@@ -1,4 +1,5 @@
-//! Tokens: who has one is known by it, until it is withdrawn or expires, and only its hash is stored.
+//! Tests of access tokens: a token authenticates its holder until it is revoked or expires, and only its hash is
+//! stored.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,12 +27,12 @@ async fn a_token_is_good_until_it_is_withdrawn_or_expires() {
     let operator = kms.session(actor.clone());
     let sealed = operator.encrypt("k", b"x", &Context::new()).await.unwrap();
 
-    // Another process knows it at once.
+    // Another process accepts the token immediately.
     let other = Kms::open(config.clone()).await.unwrap();
     let second = admin.create_token(NewToken::new("second", Role::Auditor)).await.unwrap();
     assert_eq!(other.authenticate(&second.token).await.unwrap().role(), Role::Auditor);
 
-    // Withdrawn in one process: refused in the other too, also for an actor who was recognised before.
+    // Revoked in one process: refused in the other one too, even for an actor that was authenticated before.
     other.session(Actor::new("root", Role::Admin).unwrap()).revoke_credential(made.credential.id).await.unwrap();
     let error = operator.decrypt(&sealed.ciphertext, &Context::new()).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::NotAuthenticated);
@@ -44,7 +45,7 @@ async fn a_token_is_good_until_it_is_withdrawn_or_expires() {
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].principal, "second");
 
-    // Expiry.
+    // A token is refused after its expiry.
     let third = admin.create_token(NewToken::new("third", Role::Admin).expires_at(expires)).await.unwrap();
     let third_actor = kms.authenticate(&third.token).await.unwrap();
     days.store(11, Ordering::SeqCst);
@@ -52,7 +53,7 @@ async fn a_token_is_good_until_it_is_withdrawn_or_expires() {
     let error = kms.session(third_actor).encrypt("k", b"x", &Context::new()).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::NotAuthenticated);
 
-    // The token is nowhere in the store.
+    // The store does not contain the token.
     assert!(admin.verify_audit().await.unwrap().ok);
     kms.close().await.unwrap();
     other.close().await.unwrap();
@@ -91,7 +92,7 @@ async fn what_is_no_token_is_refused() {
     let past = Some(Timestamp::from_micros(1));
     assert!(admin.create_token(NewToken::new("app", Role::App).expires_at(past)).await.is_err());
     assert!(admin.create_token(NewToken::new("app", Role::App).label("a\nb")).await.is_err());
-    // Only admins make tokens; auditors see them.
+    // Only admins create tokens; auditors can list them.
     let app = kms.session(kms.authenticate(token).await.unwrap());
     assert_eq!(app.create_token(NewToken::new("x", Role::Admin)).await.unwrap_err().code(), ErrorCode::AccessDenied);
     let auditor = kms.session(Actor::new("eve", Role::Auditor).unwrap());
@@ -99,7 +100,7 @@ async fn what_is_no_token_is_refused() {
     assert_eq!(auditor.revoke_credential(made.credential.id).await.unwrap_err().code(), ErrorCode::AccessDenied);
     kms.close().await.unwrap();
 
-    // A credential raised to admin in the database is not accepted.
+    // A credential whose role was changed to admin in the database is not accepted.
     place.tamper("UPDATE credentials SET role = 'admin'").await;
     let kms = Kms::open(config).await.unwrap();
     assert_eq!(kms.authenticate(token).await.unwrap_err().code(), ErrorCode::NotAuthenticated);
@@ -108,7 +109,7 @@ async fn what_is_no_token_is_refused() {
     kms.close().await.unwrap();
 }
 
-/// Nodes that start together on an empty database make one first token.
+/// Nodes that start together on an empty database create one first token.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_first_token_is_made_once() {
     let place = Place::new();
@@ -136,7 +137,7 @@ async fn the_first_token_is_made_once() {
     assert_eq!((actor.principal(), actor.role()), ("Root", Role::Admin));
     let root = nodes[1].session(actor);
     assert_eq!(root.list_credentials(&Paging::new(10)).await.unwrap().items.len(), 1);
-    // Nor is there another first one once it is withdrawn, or after a restart.
+    // No other first token is created after its revocation or after a restart.
     let operator = nodes[0].session(Actor::operator());
     let credential = made[0].credential.id;
     operator.revoke_credential(credential).await.unwrap();
@@ -148,7 +149,7 @@ async fn the_first_token_is_made_once() {
     let kms = place.open().await;
     let again = kms.session(Actor::operator()).create_first_token(NewToken::new("Root", Role::Admin)).await;
     assert_eq!(again.unwrap_err().code(), ErrorCode::Conflict);
-    // The record says what the token is for.
+    // The audit record says what the token is for.
     let query = AuditQuery::new().oldest_first().action(Action::CredentialCreate);
     let records = kms.session(Actor::operator()).list_audit(&query, &Paging::default()).await.unwrap().items;
     let details =

@@ -1,5 +1,4 @@
-//! Tables that are gone, and schema versions that cannot be: the store is corrupt, and whoever opens or uses it is told
-//! so.
+//! Tests of missing tables and impossible schema versions: the store is reported as corrupt when it is opened or used.
 
 use crate::common::{Place, admin, check_usable, code};
 use kms_lib::{ErrorCode, Kms, NewKey};
@@ -37,7 +36,7 @@ async fn a_table_that_is_gone() {
         place.tamper(&format!("ALTER TABLE {table} RENAME TO elsewhere")).await;
         assert_eq!(code(Kms::open(place.config()).await), ErrorCode::StoreCorrupt, "{table}");
         if place.is_a_file() {
-            // Renamed back, its statement would be spelled in another way.
+            // Renaming the table back would change the spelling of its statement, so the file is copied.
             std::fs::copy(&whole, place.file()).unwrap();
         } else {
             place.tamper(&format!("ALTER TABLE elsewhere RENAME TO {table}")).await;
@@ -45,7 +44,7 @@ async fn a_table_that_is_gone() {
     }
     let kms = place.open().await;
     check_usable(&kms).await;
-    // Underneath a running service.
+    // While the service is running.
     place.tamper("DROP TABLE key_versions").await;
     let session = admin(&kms);
     assert_eq!(code(session.create_key(NewKey::aes("late")).await), ErrorCode::StoreCorrupt);
@@ -70,8 +69,8 @@ async fn a_version_that_cannot_be() {
         place.tamper(&format!("UPDATE kms_schema SET version = {version}")).await;
         assert_eq!(code(Kms::open(place.config()).await), expected, "{version}");
     }
-    // Older than its tables are, or none: where changes of a schema cannot be rolled back, that is a store half made,
-    // and is completed.
+    // The version is older than the tables, or missing. Where schema changes cannot be rolled back, such a store counts
+    // as incomplete and is completed.
     for sql in ["UPDATE kms_schema SET version = 1", "DELETE FROM kms_schema"] {
         place.tamper(sql).await;
         match Kms::open(place.config()).await {

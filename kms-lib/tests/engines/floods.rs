@@ -1,4 +1,4 @@
-//! One caller's flood: denials do not fill the log, and others still get in.
+//! Tests of floods by one caller: denials do not fill the log, and other callers are served.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ async fn denials_are_counted_when_there_are_many() {
         assert_eq!(code(outsider.encrypt("k", b"x", &Context::new()).await), ErrorCode::AccessDenied);
         assert_eq!(code(outsider.rotate_key("k", None).await), ErrorCode::AccessDenied);
     }
-    // A right given meanwhile is seen at once, also in the midst of a flood.
+    // A grant made meanwhile takes effect immediately, even during a flood.
     let permissions = [Permission::Encrypt];
     session.put_grant(NewGrant::new("outsider", Role::App).on_all_keys().allow(permissions)).await.unwrap();
     outsider.encrypt("k", b"x", &Context::new()).await.unwrap();
@@ -30,9 +30,9 @@ async fn denials_are_counted_when_there_are_many() {
     let records = session.list_audit(&query, &Paging::new(1_000)).await.unwrap().items;
     assert!((61..70).contains(&records.len()), "{} records", records.len());
     assert!(records[0].details.as_ref().unwrap().contains("\"count\":"));
-    // All of them are in the numbers.
+    // All denials are counted.
     assert_eq!(session.metrics().await.unwrap().audit.failed_operations_last24h, 1_000);
-    // Another caller's denials have their own records.
+    // Another caller's denials get their own records.
     let other = kms.session(actor("other", Role::App));
     assert_eq!(code(other.get_key("k").await), ErrorCode::AccessDenied);
     assert_eq!(crate::common::last_record(&session).await.actor, "other");
@@ -40,8 +40,8 @@ async fn denials_are_counted_when_there_are_many() {
     kms.close().await.unwrap();
 }
 
-/// Callers without any right, and callers whose credential was withdrawn, cannot fill the log either with what is no
-/// ciphertext, alone and in batches, or with batches about keys that they make up.
+/// Callers without permissions and callers whose credential was revoked cannot fill the log with malformed ciphertexts,
+/// alone or in batches, or with batches about made-up keys.
 #[tokio::test]
 async fn malformed_ciphertexts_of_callers_without_a_right_are_denials() {
     let place = Place::new();
@@ -67,7 +67,7 @@ async fn malformed_ciphertexts_of_callers_without_a_right_are_denials() {
             assert_eq!(code(caller.reencrypt(ReencryptItem::new(b"none", context.clone())).await), expected);
         }
     }
-    // A caller who may decrypt something is told what is wrong.
+    // A caller that may decrypt something is told what is wrong.
     let permissions = [Permission::Decrypt];
     session.put_grant(NewGrant::new("insider", Role::App).on_key("k").allow(permissions)).await.unwrap();
     let insider = kms.session(actor("insider", Role::App));
@@ -78,7 +78,7 @@ async fn malformed_ciphertexts_of_callers_without_a_right_are_denials() {
         let records = session.list_audit(&query, &Paging::new(1_000)).await.unwrap().items;
         assert!((60..75).contains(&records.len()), "{} records of {principal}", records.len());
     }
-    // All of them are in the numbers: what is encrypted anew counts twice.
+    // All denials are counted; a re-encryption counts twice.
     let failed = session.metrics().await.unwrap().audit.failed_operations_last24h;
     assert_eq!(failed, 2 * 150 * (1 + 10 + 10 + 2) + 1);
     kms.close().await.unwrap();
@@ -120,8 +120,8 @@ async fn one_caller_leaves_room_for_others() {
     kms.close().await.unwrap();
 }
 
-/// Signatures that no version made, over a key with many versions: no private key is unwrapped, no other task waits,
-/// and the work of a call is bounded.
+/// Signatures that no version made, for a key with many versions: no private key is unwrapped, no other task has to
+/// wait, and the work per call is bounded.
 #[tokio::test]
 async fn bad_signatures_over_many_versions_hold_nobody_up() {
     const VERSIONS: u32 = 24;
@@ -137,13 +137,13 @@ async fn bad_signatures_over_many_versions_hold_nobody_up() {
     kms.close().await.unwrap();
     let kms = place.open().await;
     let session = admin(&kms);
-    // One signature is held against all versions.
+    // A single signature is checked against all versions.
     let good = session.verify("s", b"message", &first, PKCS1, None).await.unwrap();
     assert!(good.valid && good.version == 1);
     let bad = session.verify("s", b"another", &first, PKCS1, None).await.unwrap();
     assert!(!bad.valid && bad.version == VERSIONS);
     assert!(!session.verify("s", b"message", &first[1..], PKCS1, None).await.unwrap().valid);
-    // Of a thousand, each against the ten newest.
+    // In a batch of a thousand, each is checked against the ten newest versions.
     let batch = async |payload: &[u8], signature: &[u8]| {
         let items: Vec<_> = (0..1_000).map(|_| VerifyItem::new("s", payload, signature, PKCS1)).collect();
         session.verify_batch(&items).await.unwrap()
@@ -161,7 +161,7 @@ async fn bad_signatures_over_many_versions_hold_nobody_up() {
     kms.close().await.unwrap();
 }
 
-/// A public key that was exchanged in the database verifies nothing.
+/// A public key that was replaced in the database verifies nothing.
 #[tokio::test]
 async fn an_exchanged_public_key_is_not_used() {
     let place = Place::new();
@@ -179,7 +179,7 @@ async fn an_exchanged_public_key_is_not_used() {
     kms.close().await.unwrap();
 }
 
-/// How long a task that wants nothing but its turn waited at most, while this work was done on the same thread.
+/// The longest time that an idle task waited for its turn while `work` ran on the same thread.
 async fn longest_wait(work: impl Future<Output = ()>) -> Duration {
     let (stop, mut stopped) = tokio::sync::oneshot::channel();
     let waiting = tokio::spawn(async move {
@@ -196,8 +196,8 @@ async fn longest_wait(work: impl Future<Output = ()>) -> Duration {
     waiting.await.unwrap()
 }
 
-/// Hundreds of RSA keys that one principal makes do not keep another one from signing, and are not made any more when
-/// their callers are gone.
+/// Hundreds of RSA keys created by one principal do not block signatures of another one, and are no longer generated
+/// when their callers are gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn making_keys_leaves_room_for_signatures() {
     let place = Place::new();
@@ -215,7 +215,7 @@ async fn making_keys_leaves_room_for_signatures() {
     for _ in 0..20 {
         session.sign("s", b"message", PKCS1).await.unwrap();
     }
-    // Another principal's key has its turn after one of theirs.
+    // Another principal's key is generated after at most one of theirs.
     session.create_key(NewKey::rsa_signing("modest")).await.unwrap();
     let took = begun.elapsed();
     assert!(greedy.iter().any(|call| !call.is_finished()), "the flood was over before");
@@ -227,7 +227,7 @@ async fn making_keys_leaves_room_for_signatures() {
     kms.close().await.unwrap();
 }
 
-/// Auditors who ask for hundreds of verifications at once wait for a few, and each verification has its record.
+/// Of hundreds of concurrent verifications requested by auditors, few run, and each gets its record.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn verifications_are_shared_and_recorded() {
     const CALLS: usize = 200;
@@ -256,7 +256,7 @@ async fn verifications_are_shared_and_recorded() {
     kms.close().await.unwrap();
 }
 
-/// One caller's largest messages do not use up the memory of all others.
+/// One caller's largest messages do not use up the memory for all other callers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_messages_leave_memory_to_others() {
     let place = Place::new();
@@ -299,14 +299,14 @@ async fn large_messages_leave_memory_to_others() {
     kms.close().await.unwrap();
 }
 
-/// Batches count what they hold beside inputs and results: a thousand empty messages are not small.
+/// Batches count their overhead in addition to inputs and results: a thousand empty messages are not small.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_of_small_messages_leave_memory_to_others() {
     let place = Place::in_a_file();
     let kms = Kms::open(place.config().limits(1_000, 4 << 20)).await.unwrap();
     let session = admin(&kms);
     session.create_key(NewKey::aes("k")).await.unwrap();
-    // Nothing is committed meanwhile, so whatever was let in stays.
+    // Nothing can be committed meanwhile, so every admitted call stays in process.
     let mut other = <sqlx::SqliteConnection as sqlx::Connection>::connect(&place.url()).await.unwrap();
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
     let batch = |principal: &str, items: usize| {
@@ -335,7 +335,7 @@ async fn batches_of_small_messages_leave_memory_to_others() {
     kms.close().await.unwrap();
 }
 
-/// One caller's batches over a thousand keys each hold up another one's single operations for one of them at most.
+/// One caller's batches over a thousand keys each delay another caller's single operations by at most one batch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_over_many_keys_do_not_hold_up_single_operations() {
     const KEYS: usize = 300;
@@ -352,7 +352,7 @@ async fn batches_over_many_keys_do_not_hold_up_single_operations() {
             session.encrypt_batch(&items).await.unwrap()[0].as_ref().unwrap().receipt.seq
         })
     };
-    // They are in the ledger's queue when the other caller comes.
+    // The batches are in the ledger's queue when the other caller arrives.
     let mut other = <sqlx::SqliteConnection as sqlx::Connection>::connect(&place.url()).await.unwrap();
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
     let greedy: Vec<_> = (0..16).map(|_| batch()).collect();
@@ -374,7 +374,7 @@ async fn batches_over_many_keys_do_not_hold_up_single_operations() {
     for call in greedy {
         before.push(call.await.unwrap());
     }
-    // Those that were being committed already, and those that fill the next batch.
+    // The batches that were already being committed, and those that fill the next transaction.
     let ahead = before.iter().filter(|seq| **seq < last).count();
     assert!(ahead <= 8, "{ahead} batches came first");
     kms.close().await.unwrap();

@@ -1,4 +1,5 @@
-//! Grants have an origin: who made them and through which grants, so that they end with it, and only from above.
+//! Tests of the origin of grants: a grant records its grantor and the grants it came through, is revoked with them by a
+//! cascade, and can only be changed from above.
 
 use crate::common::{Place, actor, admin, check_usable, code};
 use Permission::{Create, Decrypt, Encrypt, Grant};
@@ -34,8 +35,8 @@ async fn may_encrypt(kms: &Kms, principal: &str, key: KeyId) -> bool {
     }
 }
 
-/// A compromised app hides nothing behind the withdrawal of its own grant: with a cascade, everything it gave ends too,
-/// on every node and after a restart; and nobody below takes rights from somebody above.
+/// A compromised app cannot keep permissions alive: a cascading revocation ends everything it passed on, on every node
+/// and after a restart, and no delegate can revoke the permissions of its grantor.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cascade_ends_what_was_passed_on() {
     let place = Place::new();
@@ -51,7 +52,7 @@ async fn a_cascade_ends_what_was_passed_on() {
         assert_eq!(code(app(&kms, who).revoke_grant(id).await), ErrorCode::AccessDenied);
         assert_eq!(code(app(&kms, who).revoke_grant_cascading(id).await), ErrorCode::AccessDenied);
     }
-    // A delegate that puts a grant for the one above it does not replace that one's.
+    // A delegate that makes a grant for its own grantor does not replace that one's grant.
     assert_eq!(code(try_put(&app(&kms, "bob"), "shop", key, &[Encrypt]).await), ErrorCode::AccessDenied);
     assert_eq!(code(try_put(&app(&kms, "bob"), "bob", key, &[Encrypt]).await), ErrorCode::AccessDenied);
     assert!(may_encrypt(&kms, "shop", key).await);
@@ -68,7 +69,7 @@ async fn a_cascade_ends_what_was_passed_on() {
         assert_eq!(admin(kms).list_grants(&GrantFilter::new(), &Paging::new(10)).await.unwrap().items, []);
     }
     assert_eq!(code(session.revoke_grant_cascading(shops.id).await), ErrorCode::GrantNotFound);
-    // A new grant to the same app does not bring back what it had passed on.
+    // A new grant to the same app does not restore what it had passed on.
     put(&session, "shop", key, &[Encrypt, Grant]).await;
     assert!(may_encrypt(&kms, "shop", key).await && !may_encrypt(&kms, "bob", key).await);
     check_usable(&kms).await;
@@ -79,7 +80,7 @@ async fn a_cascade_ends_what_was_passed_on() {
     kms.close().await.unwrap();
 }
 
-/// Grants of several grantors stand beside each other, and an upsert replaces only one's own.
+/// Grants of several grantors exist side by side, and an upsert replaces only the caller's own.
 #[tokio::test(flavor = "multi_thread")]
 async fn rights_are_the_union_over_grantors() {
     let place = Place::new();
@@ -103,7 +104,7 @@ async fn rights_are_the_union_over_grantors() {
     let listed = session.list_grants(&GrantFilter::new().principal("bob"), &Paging::new(10)).await.unwrap().items;
     let expected = [("boss", vec![Encrypt]), ("desk", vec![Encrypt, Decrypt]), ("shop", vec![Encrypt])];
     assert_eq!(of(listed), expected.map(|(who, permissions)| (who.to_owned(), permissions)));
-    // One goes, the others stay.
+    // One grant is revoked; the others remain.
     app(&kms, "desk").revoke_grant(first.id).await.unwrap();
     assert!(may_encrypt(&kms, "bob", key).await);
     assert_eq!(
@@ -113,7 +114,7 @@ async fn rights_are_the_union_over_grantors() {
     kms.close().await.unwrap();
 }
 
-/// What the creator of a key gets comes from the service; an admin's grant takes its place.
+/// The creator of a key gets its permissions from the service; an admin's grant replaces them.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_admin_narrows_what_a_creator_got() {
     let place = Place::new();
@@ -129,7 +130,7 @@ async fn an_admin_narrows_what_a_creator_got() {
     kms.close().await.unwrap();
 }
 
-/// A new grant to a delegate revives nothing of what the delegate had passed on through the former one.
+/// A new grant to a delegate does not restore what it passed on through the former one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_grant_does_not_revive_what_a_cascade_ended() {
     let place = Place::new();
@@ -167,13 +168,14 @@ async fn of_admin(session: &Session, principal: &str, key: KeyId) -> GrantId {
     found.unwrap().id
 }
 
-/// Two delegates of the same origin may grant to each other: each passes on what does not come from the other.
+/// Two delegates with the same grantor may make grants to each other: each passes on only what does not come from the
+/// other.
 #[tokio::test(flavor = "multi_thread")]
 async fn delegates_pass_on_what_does_not_come_from_each_other() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    // Which grants a choice prefers depends on their random ids.
+    // The choice among several grants depends on their random ids.
     for n in 0..8 {
         let key = session.create_key(NewKey::aes(format!("k{n}"))).await.unwrap().id;
         for delegate in ["bob", "dave"] {
@@ -184,14 +186,14 @@ async fn delegates_pass_on_what_does_not_come_from_each_other() {
             let made = put(&app(&kms, from), to, key, &[Encrypt, Grant]).await;
             assert_eq!(made.granted_through, [of_admin(&session, from, key).await]);
         }
-        // Without a right of its own left, what came from the other goes nowhere.
+        // Without a grant of its own, a delegate cannot pass on what came from the other one.
         session.revoke_grant(of_admin(&session, "dave", key).await).await.unwrap();
         assert_eq!(code(try_put(&app(&kms, "dave"), "bob", key, &[Encrypt]).await), ErrorCode::AccessDenied);
     }
     kms.close().await.unwrap();
 }
 
-/// A decision looks at the grants of all grantors, so there is a limit to those of apps; admins' are beyond it.
+/// A decision evaluates the grants of all grantors, so the number of grants by apps is limited; admins are exempt.
 #[tokio::test(flavor = "multi_thread")]
 async fn grants_of_apps_on_one_scope_are_limited() {
     let place = Place::new();
@@ -210,12 +212,12 @@ async fn grants_of_apps_on_one_scope_are_limited() {
             assert_eq!(code(made), ErrorCode::LimitExceeded);
         }
     }
-    // Its own grant an app may replace, another scope has a limit of its own, and an admin may always grant.
+    // An app may replace its own grant, other principals have limits of their own, and an admin may always make grants.
     put(&app(&kms, "delegate-0"), "bob", key, &[Encrypt]).await;
     put(&app(&kms, "delegate-0"), "carol", key, &[Encrypt]).await;
     put(&session, "bob", key, &[Decrypt]).await;
     assert!(may_encrypt(&kms, "bob", key).await);
-    // What ended with its origin makes room.
+    // Grants that were revoked by a cascade make room for others.
     session.revoke_grant_cascading(origins[1]).await.unwrap();
     put(&app(&kms, &format!("delegate-{most}")), "bob", key, &[Encrypt]).await;
     let listed = session.list_grants(&GrantFilter::new().principal("bob"), &Paging::new(1_000)).await.unwrap().items;
@@ -224,7 +226,7 @@ async fn grants_of_apps_on_one_scope_are_limited() {
     kms.close().await.unwrap();
 }
 
-/// The pages of a list, one after the other.
+/// Returns all pages of a list.
 async fn pages<T, F: Future<Output = kms_lib::Result<kms_lib::Page<T>>>>(
     limit: usize,
     list: impl Fn(Paging) -> F,
@@ -241,7 +243,7 @@ async fn pages<T, F: Future<Output = kms_lib::Result<kms_lib::Page<T>>>>(
     }
 }
 
-/// Lists are what a filter leaves of everything, in order, whatever the size of the pages.
+/// A list contains everything that matches its filter, in order, whatever the page size.
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_are_complete_and_in_order() {
     let place = Place::new();

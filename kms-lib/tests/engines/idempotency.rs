@@ -1,5 +1,5 @@
-//! Requests with an idempotency key have their effect once: sent again, at the same time, to another process, after a
-//! restart.
+//! Tests that requests with an idempotency key take effect once: when repeated, sent concurrently, sent to another
+//! process, or after a restart.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -24,18 +24,18 @@ async fn a_request_has_its_effect_once() {
     let once = alice.with_idempotency_key("request-1").unwrap();
     let made = once.create_key(NewKey::aes("k")).await.unwrap();
     assert_eq!(once.create_key(NewKey::aes("k")).await.unwrap().id, made.id);
-    // Without the key it is an attempt to take a name that is taken.
+    // Without the idempotency key, the name is already taken.
     assert_eq!(alice.create_key(NewKey::aes("k")).await.unwrap_err().code(), ErrorCode::NameTaken);
-    // Another content, or another operation, under the same key.
+    // Different content or a different operation with the same idempotency key is refused.
     let error = once.create_key(NewKey::aes("k").grace_period_days(1)).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::IdempotencyConflict);
     let error = once.rotate_key("k", None).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::IdempotencyConflict);
-    // Another caller's keys are his own.
+    // Idempotency keys are separate for each caller.
     let bob = kms.session(Actor::new("bob", Role::Admin).unwrap()).with_idempotency_key("request-1").unwrap();
     bob.create_key(NewKey::aes("bobs")).await.unwrap();
 
-    // Many times at the same time, through two services on the store.
+    // Many concurrent requests, through two services on the same store.
     let other = Kms::open(config.clone()).await.unwrap();
     let calls: Vec<_> = (0..20)
         .map(|i| {
@@ -75,7 +75,7 @@ async fn a_request_has_its_effect_once() {
     assert_eq!(disable.disable_key("k").await.unwrap(), disabled);
     assert_eq!(alice.get_key("k").await.unwrap().state, kms_lib::KeyState::Enabled);
 
-    // A day later it is a new request.
+    // A day later, the idempotency record has expired and the request counts as new.
     hours.store(25, Ordering::SeqCst);
     assert_eq!(again.rotate_key("k", None).await.unwrap().current_version, 3);
     let query = AuditQuery::new().action(Action::KeyRotate);
@@ -102,7 +102,7 @@ async fn bad_keys_are_refused_and_failures_are_not_kept() {
     kms.close().await.unwrap();
 }
 
-/// A row in the database does not make a request pass for one that had its effect.
+/// A forged idempotency record does not make a request count as executed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_never_came_is_not_taken_for_done() {
     let place = Place::new();
@@ -112,7 +112,8 @@ async fn a_request_that_never_came_is_not_taken_for_done() {
         alice.create_key(NewKey::aes(name)).await.unwrap();
     }
     alice.with_idempotency_key("first").unwrap().revoke_key("a").await.unwrap();
-    // The kept request under the key of one that is to come; with another record, and with another answer.
+    // Copies the idempotency record under the key of a future request; below, changes its sequence number and its
+    // answer.
     place
         .tamper(
             "INSERT INTO idempotency (principal, idempotency_key, request_digest, subject, answer, seq, expires_at) \
@@ -153,11 +154,11 @@ async fn who_lost_the_right_is_not_told_again() {
     rotate.rotate_key("k", None).await.unwrap();
     assert_eq!(rotate.rotate_key("k", None).await.unwrap().current_version, 2);
     assert_eq!(create.create_key(NewKey::aes("k")).await.unwrap().id, made.id);
-    // Rotating without reading: the answer that was given is given again.
+    // The permission to rotate is enough to get the stored result again.
     admin.put_grant(NewGrant::new("app", Role::App).on_key(made.id).allow([Permission::Rotate])).await.unwrap();
     assert_eq!(rotate.rotate_key("k", None).await.unwrap().current_version, 2);
     assert_eq!(create.create_key(NewKey::aes("k")).await.unwrap_err().code(), ErrorCode::AccessDenied);
-    // Neither.
+    // Without the permission to rotate, the stored result is not returned either.
     let grant =
         admin.put_grant(NewGrant::new("app", Role::App).on_key(made.id).allow([Permission::Verify])).await.unwrap();
     assert_eq!(rotate.rotate_key("k", None).await.unwrap_err().code(), ErrorCode::AccessDenied);
@@ -169,8 +170,8 @@ async fn who_lost_the_right_is_not_told_again() {
     kms.close().await.unwrap();
 }
 
-/// The first answer is given again, whatever has become of the key or grant since: also by another process, and to whom
-/// it is about something that is gone.
+/// The first result is returned again, whatever has happened to the key or grant since, also by another process and for
+/// a subject that no longer exists.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_answer_is_given_again() {
     let place = Place::new();
@@ -217,7 +218,7 @@ async fn the_first_answer_is_given_again() {
     kms.close().await.unwrap();
 }
 
-/// A store of the schema that did not keep answers is brought up to date.
+/// A store with the older schema, without stored results, is migrated.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_store_keeps_answers_from_now_on() {
     let place = Place::new();
@@ -236,8 +237,8 @@ async fn an_older_store_keeps_answers_from_now_on() {
     kms.close().await.unwrap();
 }
 
-/// Answers that would be long are not kept: the request is answered with what is then. And what is over is dropped, not
-/// all of it at once.
+/// Long results are not stored: the repeated request gets the current state. Expired records are deleted in steps, not
+/// all at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_is_bounded() {
     let place = Place::new();

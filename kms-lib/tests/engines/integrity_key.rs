@@ -1,5 +1,5 @@
-//! Replacing the key that seals rows: the service and other nodes go on, what the former key sealed counts only where
-//! it should, and a root key that leaked can be retired.
+//! Tests of replacing the integrity key: the service and other nodes continue, seals under the former key count only
+//! where they should, and a leaked root key can be retired.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ fn both(place: &Place) -> Config {
     place.config().add_root_key_bytes(NEXT)
 }
 
-/// Rows of every kind.
+/// Creates rows of every kind.
 async fn fill(session: &Session) {
     for name in ["a", "b", "c"] {
         session.create_key(NewKey::aes(name)).await.unwrap();
@@ -34,7 +34,7 @@ async fn fill(session: &Session) {
     session.create_token(NewToken::new("app", Role::App)).await.unwrap();
 }
 
-/// How many integrity keys have material.
+/// The number of integrity keys whose material is stored.
 async fn integrity_keys(place: &Place) -> i64 {
     let sql = "SELECT COUNT(DISTINCT s.number) FROM service_keys s JOIN wrappings w ON w.subject = s.id
                WHERE s.kind = 'integrity'";
@@ -91,7 +91,7 @@ async fn only_admins_may_and_it_is_recorded() {
     kms.close().await.unwrap();
 }
 
-/// The HMACs by which equal contexts are found in the log stay.
+/// The HMACs by which equal contexts are found in the log do not change.
 #[tokio::test(flavor = "multi_thread")]
 async fn contexts_keep_their_hmac() {
     let place = Place::new();
@@ -111,7 +111,7 @@ async fn contexts_keep_their_hmac() {
     kms.close().await.unwrap();
 }
 
-/// Nodes that use, change or verify the store all the time follow without an error, and so does one that was idle.
+/// Nodes that constantly use, change or verify the store follow without an error, and so does an idle one.
 #[tokio::test(flavor = "multi_thread")]
 async fn other_nodes_follow() {
     let place = Place::new();
@@ -153,7 +153,7 @@ async fn other_nodes_follow() {
     };
     for number in 2..5 {
         let other = admin(&nodes[1]);
-        // Both at once: one of them makes the key, and the other one is told so or completes it.
+        // Concurrent calls: one of them creates the key, and the other one completes the replacement or gets an error.
         let (a, b) = tokio::join!(session.replace_integrity_key(), other.replace_integrity_key());
         for done in [a, b] {
             match done {
@@ -178,8 +178,7 @@ async fn other_nodes_follow() {
     check_usable(&place.open().await).await;
 }
 
-/// A row that was withdrawn is put back with the seal of the former key: neither while rows are resealed nor later does
-/// it count.
+/// A revoked row is restored with the seal of the former key: it counts neither during resealing nor later.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_of_the_former_key_that_is_put_back() {
     let place = Place::new();
@@ -203,7 +202,7 @@ async fn a_row_of_the_former_key_that_is_put_back() {
     kms.close().await.unwrap();
 }
 
-/// It begins with a verification: what was altered is not sealed anew.
+/// The replacement begins with a verification, so tampered rows are not resealed.
 #[tokio::test(flavor = "multi_thread")]
 async fn altered_rows_are_not_sealed_anew() {
     let place = Place::new();
@@ -215,7 +214,7 @@ async fn altered_rows_are_not_sealed_anew() {
     assert_eq!(last_record(&session).await.action, "INTEGRITY_KEY_REPLACE");
     kms.close().await.unwrap();
 
-    // Opened again, the row is in quarantine. It stays there, and can be released once it is repaired.
+    // After reopening, the row is in quarantine. It stays there, and can be released after its repair.
     let kms = place.open().await;
     let session = admin(&kms);
     assert_eq!(session.list_quarantine().await.unwrap().len(), 1);
@@ -232,7 +231,7 @@ async fn altered_rows_are_not_sealed_anew() {
     kms.close().await.unwrap();
 }
 
-/// A wrapping whose seal does not hold gets none, and marks that the former key could make are withdrawn.
+/// A wrapping with an invalid seal is not resealed, and marks that the former key could have made are removed.
 #[tokio::test(flavor = "multi_thread")]
 async fn wrappings_and_their_marks() {
     let place = Place::new();
@@ -251,7 +250,7 @@ async fn wrappings_and_their_marks() {
     kms.close().await.unwrap();
 }
 
-/// A request from before is refused rather than done a second time.
+/// An idempotent request from before the replacement is refused rather than executed a second time.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_from_before() {
     let place = Place::new();
@@ -272,7 +271,7 @@ async fn requests_from_before() {
     kms.close().await.unwrap();
 }
 
-/// docs/operations.md, "Replacing a root key that leaked", from the beginning to the end.
+/// Follows docs/operations.md, "Replacing a root key that leaked", from beginning to end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_root_key_that_leaked_is_retired() {
     let place = Place::new();
@@ -290,7 +289,7 @@ async fn a_root_key_that_leaked_is_retired() {
     session.create_key(NewKey::aes("new")).await.unwrap();
     session.replace_signing_key().await.unwrap();
     session.replace_integrity_key().await.unwrap();
-    // Nothing is verified yet, which does not undo what was done for the other demands.
+    // Nothing is verified yet, which does not undo what meets the other conditions.
     for _ in 0..2 {
         let unverified = session.retire_root_key(1, &leaked).await.unwrap_err();
         assert!(unverified.message().contains("verified wrapping"), "{unverified}");
@@ -310,7 +309,7 @@ async fn a_root_key_that_leaked_is_retired() {
     kms.close().await.unwrap();
 }
 
-/// With `verify_new`, which ends wrapping under the generation by itself, the demands stay met.
+/// With `verify_new`, which stops wrapping under the generation automatically, the conditions stay met.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leaked_root_key_on_a_busy_service() {
     let place = Place::new();
@@ -322,7 +321,7 @@ async fn a_leaked_root_key_on_a_busy_service() {
     assert_eq!(code(session.retire_root_key(1, &leaked).await), ErrorCode::WrongState);
     session.replace_signing_key().await.unwrap();
     session.replace_integrity_key().await.unwrap();
-    // One material is not rewrapped: the generation is RETIRING then, and a second call must not begin anew.
+    // One item is not rewrapped: the generation is RETIRING then, and a second call must not start over.
     let error = session.retire_root_key(1, &leaked).await.unwrap_err();
     assert!(error.message().contains("1 materials"), "{error}");
     session.rewrap(&RootKeyJob::default()).await.unwrap();
