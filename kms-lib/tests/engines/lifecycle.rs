@@ -1,4 +1,4 @@
-//! The life of keys and versions through the public API, with a clock that is moved.
+//! Tests of the life cycle of keys and versions through the public API, with an adjustable clock.
 
 use crate::common::{Place, actor, admin, check_usable, code, last_record};
 use kms_lib::SignatureAlgorithm::{RsaPkcs1Sha256, RsaPssSha256};
@@ -25,7 +25,7 @@ async fn rotation_and_windows() {
     session.decrypt(&sealed.ciphertext, &none).await.unwrap();
     place.pass_days(2);
     assert_eq!(code(session.decrypt(&sealed.ciphertext, &none).await), ErrorCode::VersionDisabled);
-    // Extended, ended, removed.
+    // The window is extended, ended and removed.
     let later = kms_lib::Timestamp::now().plus_days(30);
     session.set_window("k", 1, Some(later)).await.unwrap();
     session.decrypt(&sealed.ciphertext, &none).await.unwrap();
@@ -34,7 +34,7 @@ async fn rotation_and_windows() {
     session.set_window("k", 1, None).await.unwrap();
     place.pass_days(10_000);
     session.decrypt(&sealed.ciphertext, &none).await.unwrap();
-    // The key's own period goes ahead of the service's; none of both means for ever.
+    // The key's own grace period overrides the service's; without either, former versions work indefinitely.
     session.create_key(NewKey::aes("short").grace_period_days(0)).await.unwrap();
     let sealed = session.encrypt("short", b"x", &none).await.unwrap();
     session.rotate_key("short", None).await.unwrap();
@@ -65,7 +65,7 @@ async fn disabling_and_revoking() {
     let second = session.encrypt("k", b"2", &none).await.unwrap().ciphertext;
 
     session.disable_key("k").await.unwrap();
-    // A retry of what was done already changes nothing, and says so in the log.
+    // Repeating a change has no effect, and the record says so.
     assert_eq!(session.disable_key("k").await.unwrap().state, KeyState::Disabled);
     assert!(last_record(&session).await.details.unwrap().contains("\"changed\":false"));
     assert_eq!(code(session.encrypt("k", b"x", &none).await), ErrorCode::KeyDisabled);
@@ -84,12 +84,12 @@ async fn disabling_and_revoking() {
     session.enable_version("k", 2).await.unwrap();
     session.encrypt("k", b"x", &none).await.unwrap();
 
-    // The current version revoked: the others still decrypt, and a rotation enables the key.
+    // With the current version revoked, the others still decrypt, and a rotation enables the key.
     let key = session.revoke_version("k", 2).await.unwrap();
     assert_eq!((key.state, key.disabled_reason), (KeyState::Disabled, Some(DisabledReason::CurrentVersionRevoked)));
     assert_eq!(code(session.encrypt("k", b"x", &none).await), ErrorCode::VersionRevoked);
     assert_eq!(code(session.decrypt(&second, &none).await), ErrorCode::VersionRevoked);
-    // Its window has ended with it, and revoking it again changes nothing.
+    // Revoking a version ends its window; revoking it again changes nothing.
     let ended = version(&key, 2).not_after;
     assert!(ended.is_some_and(|end| end <= place.now()));
     assert_eq!(version(&session.revoke_version("k", 2).await.unwrap(), 2).not_after, ended);
@@ -99,7 +99,7 @@ async fn disabling_and_revoking() {
     session.encrypt("k", b"x", &none).await.unwrap();
     assert_eq!(code(session.decrypt(&second, &none).await), ErrorCode::VersionRevoked);
 
-    // Disabled by hand, then its current version revoked: enabling does not bring that back.
+    // Disabled by a caller, then its current version revoked: enabling does not restore that version.
     session.disable_key("k").await.unwrap();
     session.revoke_version("k", 3).await.unwrap();
     assert_eq!(session.enable_key("k").await.unwrap().disabled_reason, Some(DisabledReason::CurrentVersionRevoked));
@@ -122,7 +122,7 @@ async fn disabling_and_revoking() {
     kms.close().await.unwrap();
 }
 
-/// A version of a key.
+/// Finds a version of a key by its number.
 fn version(key: &KeyDescription, number: u32) -> VersionDescription {
     key.versions.iter().flatten().find(|version| version.version == number).cloned().unwrap()
 }
@@ -141,14 +141,14 @@ async fn a_deletion_can_be_asked_for_again_and_does_not_keep_from_revoking() {
     place.pass_days(1);
     assert_eq!(session.schedule_deletion("k", Some(10)).await.unwrap().delete_at, date);
     assert_eq!(code(session.schedule_deletion("k", Some(11)).await), ErrorCode::KeyPendingDeletion);
-    // Revoked while pending: the date stays, and cancelling does not bring the key back.
+    // Revoked while deletion is pending: the date stays, and cancelling does not restore the key.
     let key = session.revoke_key("k").await.unwrap();
     assert_eq!((key.state, key.delete_at), (KeyState::PendingDeletion, date));
     assert_eq!(version(&key, 1).state, VersionState::Revoked);
     session.revoke_key("k").await.unwrap();
     assert_eq!(session.cancel_deletion("k").await.unwrap().state, KeyState::Revoked);
     assert_eq!(code(session.decrypt(&sealed, &Context::new()).await), ErrorCode::KeyRevoked);
-    // The same for the current version alone.
+    // The same applies to the current version alone.
     session.schedule_deletion("current", None).await.unwrap();
     session.revoke_version("current", 1).await.unwrap();
     let key = session.cancel_deletion("current").await.unwrap();
@@ -159,7 +159,7 @@ async fn a_deletion_can_be_asked_for_again_and_does_not_keep_from_revoking() {
     kms.close().await.unwrap();
 }
 
-/// Revoking a key writes one row, however many versions it has, and counts, lists and the scheduler show them as
+/// Revoking a key writes one row, however many versions it has; counts, lists and the scheduler show the versions as
 /// revoked.
 #[tokio::test]
 async fn a_revoked_key_has_no_other_versions() {
@@ -183,7 +183,7 @@ async fn a_revoked_key_has_no_other_versions() {
     kms.close().await.unwrap();
 }
 
-/// The current version has no window: one would end, with the next rotation, what is encrypted today.
+/// The current version has no window. Otherwise data encrypted today could not be decrypted after the next rotation.
 #[tokio::test]
 async fn the_current_version_takes_no_window() {
     let place = Place::new();
@@ -202,7 +202,7 @@ async fn the_current_version_takes_no_window() {
     kms.close().await.unwrap();
 }
 
-/// The record of a change says what the service decided itself.
+/// The record of a change includes what the service decided itself.
 #[tokio::test]
 async fn records_of_changes_can_be_replayed() {
     let place = Place::new();
@@ -279,7 +279,7 @@ async fn signatures_in_every_way() {
             assert!(valid(b"payload", algorithm, Some(signed.version)).await.unwrap());
             assert!(!valid(b"other", algorithm, None).await.unwrap());
             assert!(!valid(b"payload", other, None).await.unwrap());
-            // A former version's signature is found without naming it; a revoked one's is not.
+            // Verification finds a former version without being told its number, but not a revoked one.
             let current = session.rotate_key(&name, None).await.unwrap().current_version;
             let found = session.verify(&name, b"payload", &signed.signature, algorithm, None).await.unwrap();
             assert_eq!((found.valid, found.version), (true, signed.version));
@@ -292,7 +292,7 @@ async fn signatures_in_every_way() {
             session.revoke_version(&name, signed.version).await.unwrap();
             assert!(!valid(b"payload", algorithm, None).await.unwrap());
             assert_eq!(code(valid(b"payload", algorithm, Some(signed.version)).await), ErrorCode::VersionRevoked);
-            // A public key stays readable.
+            // The public key can still be read.
             let pem = session.public_key(&name, signed.version).await.unwrap();
             assert!(pem.starts_with("-----BEGIN PUBLIC KEY-----"));
         }
@@ -353,7 +353,7 @@ async fn data_keys_and_reencryption() {
     let same = ReencryptItem::new(&made.ciphertext, context.clone());
     let again = session.reencrypt(same).await.unwrap();
     assert_eq!((again.source_version, again.encrypted.version), (1, 2));
-    // One fails alone.
+    // One item fails without affecting the others.
     let to = |ciphertext, context| ReencryptItem::new(ciphertext, context).destination("new");
     let wrong = to(&made.ciphertext, Context::new());
     let garbage = to(b"garbage", context.clone());
@@ -368,12 +368,12 @@ async fn data_keys_and_reencryption() {
     let codes: Vec<_> = results.iter().map(|result| result.as_ref().err().map(kms_lib::Error::code)).collect();
     let invalid = Some(ErrorCode::InvalidArgument);
     assert_eq!(codes, [None, invalid, invalid, None]);
-    // Both rights are needed.
+    // Both permissions are needed.
     let app = kms.session(actor("app", Role::App));
     let permissions = [Permission::Encrypt];
     session.put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(permissions)).await.unwrap();
     assert_eq!(code(app.reencrypt(item.clone()).await), ErrorCode::AccessDenied);
-    // Also within one key: nothing was done, and the one record says so.
+    // The same applies within one key: nothing is done, and the single record says so.
     let permissions = [Permission::Decrypt];
     session.put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(permissions)).await.unwrap();
     let within = ReencryptItem::new(&made.ciphertext, context.clone()).destination_context(other.clone());
@@ -382,7 +382,7 @@ async fn data_keys_and_reencryption() {
     assert_eq!((record.action.as_str(), record.status.as_str()), ("REENCRYPT", "FAILURE"));
     let details: serde_json::Value = serde_json::from_str(record.details.as_deref().unwrap()).unwrap();
     assert_eq!((&details["errors"]["AccessDenied"], &details["versions"]), (&2.into(), &serde_json::Value::Null));
-    // Nor was anything done where the plaintext does not fit the destination.
+    // Nothing is done either if the plaintext does not fit the destination.
     let long = session.encrypt("old", &[1; 300], &context).await.unwrap();
     let too_long = to(&long.ciphertext, context.clone());
     assert_eq!(code(session.reencrypt(too_long).await), ErrorCode::PlaintextTooLong);
@@ -407,7 +407,7 @@ async fn raw_oaep_from_another_tool() {
     let padding = rsa::Oaep::<sha2::Sha256>::new();
     let sealed = public.encrypt(&mut rand::rng(), padding, b"from elsewhere").unwrap();
     assert_eq!(session.decrypt_oaep("r", 1, &sealed).await.unwrap().plaintext.as_slice(), b"from elsewhere");
-    // A grant that asks for a context does not let through what binds none.
+    // A grant that requires a context does not permit calls without one.
     let app = kms.session(actor("app", Role::App));
     let conditions = Conditions::new().encryption_context_subset(Context::new());
     let permissions = [Permission::Encrypt, Permission::Decrypt];
@@ -448,7 +448,7 @@ async fn lists_filters_and_pages() {
     assert_eq!(count(KeyFilter::new().key_type(KeyType::Rsa2048)).await, 1);
     assert_eq!(count(KeyFilter::new().name_prefix("key-1")).await, 10);
 
-    // An app sees what it may read, and gets the creator's rights on what it makes.
+    // An app lists the keys that it may read, and gets the creator's permissions on keys that it creates.
     let app = kms.session(actor("app", Role::App));
     assert!(app.list_keys(&KeyFilter::new(), &Paging::new(100)).await.unwrap().items.is_empty());
     assert_eq!(code(app.create_key(NewKey::aes("mine")).await), ErrorCode::AccessDenied);
@@ -470,7 +470,7 @@ async fn lists_filters_and_pages() {
         assert_eq!(refused, ErrorCode::AccessDenied);
     }
 
-    // The log: pages in both orders, filters, times.
+    // Lists of the log: pages in both directions, filters, and times.
     let all = async |query: AuditQuery| {
         let mut paging = Paging::new(7);
         let mut rows = Vec::new();
@@ -525,7 +525,7 @@ async fn records_say_what_happened_and_nothing_secret() {
     let details = last_record(&session).await.details.unwrap();
     assert!(details.contains("contextHmac") && !details.contains("acme"), "{details}");
 
-    // One record for each key of a batch.
+    // A batch writes one record per key.
     let item = |key: &str| EncryptItem::new(key, b"x", Context::new());
     session.encrypt_batch(&[item("k"), item("other"), item("k"), item("missing")]).await.unwrap();
     let page = session.list_audit(&AuditQuery::new(), &Paging::new(3)).await.unwrap();
@@ -590,7 +590,8 @@ async fn the_scheduler() {
     assert!(report.verification.unwrap().ok);
     assert_eq!(session.get_key("never").await.unwrap().current_version, 1);
     assert_eq!(kms.run_scheduler().await.unwrap().rotated.len(), 0);
-    // One version is used after it was replaced, the other is not: only that one is revoked when its window ends.
+    // One version is used after its replacement and the other is not; only the unused one is revoked when its window
+    // ends.
     session.decrypt(&used, &none).await.unwrap();
     let ending = session.metrics().await.unwrap().keys.windows_ending;
     assert!(ending.len() == 1 && ending[0].name == "due-2", "{ending:?}");
@@ -600,7 +601,7 @@ async fn the_scheduler() {
     assert_eq!(code(session.decrypt(&unused, &none).await), ErrorCode::VersionRevoked);
     assert_eq!(code(session.decrypt(&used, &none).await), ErrorCode::VersionDisabled);
 
-    // A key whose row was altered fails alone.
+    // A key whose row was tampered with does not affect the others.
     place.pass_days(31);
     kms.close().await.unwrap();
     place.tamper("UPDATE \"keys\" SET metadata = '{}' WHERE name = 'due-1'").await;
@@ -634,7 +635,7 @@ async fn two_schedulers_rotate_each_key_once() {
     other.close().await.unwrap();
 }
 
-/// The scheduler wakes up by itself.
+/// The scheduler wakes up on its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_scheduler_runs_at_its_time() {
     let place = Place::new();
@@ -644,11 +645,11 @@ async fn the_scheduler_runs_at_its_time() {
     session.create_key(NewKey::aes("k").rotation_period_days(1)).await.unwrap();
     session.create_key(NewKey::aes("doomed")).await.unwrap();
     session.schedule_deletion("doomed", None).await.unwrap();
-    // Its clock is looked at twice a minute at least; it is waiting for the next minute now.
+    // The scheduler checks its clock at least twice a minute, and is waiting for the next minute now.
     place.pass_days(40);
     kms.close().await.unwrap();
     let scheduler = SchedulerConfig::new().cron("* * * * *");
-    // Just before a full minute.
+    // Starts just before a full minute.
     let now = kms_lib::Timestamp::now().micros() / 1_000_000 % 60;
     place.pass_seconds(59 - now);
     let kms = Kms::open(place.config().scheduler(scheduler)).await.unwrap();
@@ -657,14 +658,14 @@ async fn the_scheduler_runs_at_its_time() {
         if session.get_key("k").await.unwrap().current_version == 2 {
             break;
         }
-        // A busy machine may have missed the minute; then it looks at its clock when half a minute is over.
+        // A busy machine may have missed the minute; then the scheduler checks its clock within half a minute.
         if round == 30 {
             place.pass_seconds(60);
         }
         assert!(round < 1_200, "the scheduler did not wake up");
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    // The clock has not run evenly for long: by itself it erases nothing yet. Who asks for it means it.
+    // The clock was changed recently, so the scheduler erases nothing automatically. An explicit run does.
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     assert_eq!(session.get_key("doomed").await.unwrap().state, KeyState::PendingDeletion);
     assert_eq!(kms.run_scheduler().await.unwrap().destroyed.len(), 1);
@@ -681,14 +682,14 @@ async fn queued_results_reach_the_log() {
         let sealed = session.encrypt("k", b"x", &Context::new()).await.unwrap();
         assert!(sealed.receipt.seq == 0 || sealed.receipt.seq > 2);
     }
-    // A change stands behind what was released before it.
+    // A change is logged after all results that were released before it.
     session.rotate_key("k", None).await.unwrap();
     let count = session.get_key("k").await.unwrap().versions.unwrap()[1].encryptions;
     assert_eq!(count, Some(500));
     let query = AuditQuery::new().action(Action::QueuedAckOn);
     assert_eq!(session.list_audit(&query, &Paging::default()).await.unwrap().items.len(), 1);
     session.encrypt("k", b"x", &Context::new()).await.unwrap();
-    // Closing writes what is left.
+    // Closing writes the remaining records.
     kms.close().await.unwrap();
     let kms = place.open().await;
     assert_eq!(admin(&kms).get_key("k").await.unwrap().versions.unwrap()[0].encryptions, Some(1));
@@ -696,7 +697,7 @@ async fn queued_results_reach_the_log() {
     kms.close().await.unwrap();
 }
 
-/// Thousands of versions: an encryption still looks at one.
+/// With thousands of versions, an encryption still loads only one.
 #[tokio::test]
 async fn many_versions() {
     let place = Place::new();
@@ -714,7 +715,7 @@ async fn many_versions() {
     kms.close().await.unwrap();
 }
 
-/// Items that are alike share what was decided, and still fail each for itself when another process overtakes them.
+/// Equal items of a batch share a decision, but fail individually if another process changes the key meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_is_overtaken_fails_item_by_item() {
     let place = Place::new();
@@ -726,7 +727,7 @@ async fn a_batch_that_is_overtaken_fails_item_by_item() {
     first.rotate_key("k", None).await.unwrap();
     let mut altered = first.encrypt("k", b"x", &none).await.unwrap().ciphertext;
     *altered.last_mut().unwrap() ^= 1;
-    // Known to both; then only to the second.
+    // The version is known to both services at first, and its change only to the second.
     admin(&two).decrypt(&old, &none).await.unwrap();
     admin(&two).revoke_version("k", 1).await.unwrap();
     let item = |ciphertext, key: Option<&str>| {

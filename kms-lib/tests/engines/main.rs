@@ -1,4 +1,4 @@
-//! What holds on every engine: SQLite, and with `KMS_TEST_ENGINE` MariaDB or PostgreSQL, which `tests/run` starts.
+//! Tests that run on every engine: SQLite, and with `KMS_TEST_ENGINE` MariaDB or PostgreSQL, which `tests/run` starts.
 
 #![allow(clippy::unwrap_used)]
 

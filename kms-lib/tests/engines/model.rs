@@ -1,5 +1,5 @@
-//! Random histories by several actors and tasks, replayed from the log alone against a small model: nothing succeeded
-//! that states and grants at its place forbid, nothing was refused that they allow, and the end is the same.
+//! Random histories of several actors and tasks, replayed from the log against a small model: no operation succeeded
+//! that states and grants at that point forbid, none was refused that they permit, and the final state is the same.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 
-/// What the model knows of a key.
+/// The state of a key in the model.
 #[derive(Debug, Default)]
 struct ModelKey {
     disabled: bool,
@@ -26,7 +26,7 @@ struct ModelKey {
 #[derive(Debug, Default)]
 struct Model {
     keys: HashMap<KeyId, ModelKey>,
-    /// By id: principal, scope, operations.
+    /// Grants by id: principal, scope and operations.
     grants: HashMap<String, (String, String, Vec<String>)>,
 }
 
@@ -40,7 +40,7 @@ impl Model {
             })
     }
 
-    /// Why the model would refuse what a record stands for; none if it would not.
+    /// The error with which the model refuses the operation of a record, or `None` if it permits it.
     fn refusal(&self, row: &AuditRecord) -> Option<&'static str> {
         if row.action == "GRANT_WITHDRAW" {
             let details: Value = serde_json::from_str(row.details.as_deref().unwrap()).unwrap();
@@ -73,7 +73,7 @@ impl Model {
             "DECRYPT" if version == Some(VersionState::Revoked) => Some("VersionRevoked"),
             "DECRYPT" => version.is_none().then_some("VersionNotFound"),
             "KEY_ROTATE" => (asked != key.current + 1).then_some("superseded"),
-            // Enabling a key whose current version was revoked is no retry of anything.
+            // Enabling a key whose current version was revoked never counts as a repeated request.
             "KEY_ENABLE" => (!key.disabled && key.current_revoked).then_some("WrongState"),
             "KEY_DISABLE" => None,
             "KEY_REVOKE" if row.key_version.is_none() => None,
@@ -128,7 +128,7 @@ impl Model {
 
 type Sealed = Arc<Mutex<Vec<Vec<u8>>>>;
 
-/// One random operation; the receipt of what succeeded is held against the log later.
+/// Performs one random operation; receipts of successes are compared with the log later.
 async fn act(
     random: &mut StdRng,
     session: &Session,
@@ -227,13 +227,13 @@ async fn history(seed: u64) {
             model.apply(row);
         } else {
             let details: Value = serde_json::from_str(row.details.as_deref().unwrap()).unwrap();
-            // Denials that flood are counted: when each of them was made is not in the log.
+            // Denials in a flood are only counted, so the log does not show when each was made.
             if details["count"].is_null() && row.key_id.is_some() {
                 assert_eq!(refusal, details["error"].as_str(), "seed {seed}, record {}\n{row:?}", row.seq);
             }
         }
     }
-    // Receipts of what was acknowledged, unless it was released before it had its place.
+    // Compares the receipts with the log, except those of results released before they had a sequence number.
     for (seq, version) in receipts.into_iter().filter(|(seq, _)| *seq > 0) {
         let row = &rows[usize::try_from(seq - 1).unwrap()];
         assert_eq!((row.seq, row.status.as_str(), row.key_version), (seq, "SUCCESS", Some(version)));
@@ -258,7 +258,7 @@ async fn history(seed: u64) {
 async fn histories_agree_with_the_model() {
     let full = std::env::var("KMS_TEST_MODE").is_ok_and(|mode| mode == "full");
     let mut seeds = 1..=if full { 10_000 } else { 25 };
-    // Some at once: each waits for its disk now and then.
+    // Runs several histories concurrently, because each waits for its disk now and then.
     let mut running = tokio::task::JoinSet::new();
     while running.len() < 4
         && let Some(seed) = seeds.next()

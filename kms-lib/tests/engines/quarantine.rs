@@ -1,5 +1,5 @@
-//! The quarantine: rows that are not what the log says are out of use on every node and after every restart, everything
-//! else is still held against the row commitment, and rows come back only by a recorded command.
+//! Tests of the quarantine: rows that do not match the log are not used on any node or after any restart, all other
+//! rows are still checked against the row commitment, and rows are released only by a recorded command.
 
 use crate::common::{Place, actor, admin, check_usable, code, whole_log};
 use kms_lib::{Context, ErrorCode, GrantFilter, Kms, NewGrant, NewKey, NewToken, Paging, Permission, Role, Session};
@@ -7,7 +7,7 @@ use kms_lib::{Context, ErrorCode, GrantFilter, Kms, NewGrant, NewKey, NewToken, 
 const ALTERED: &str = "UPDATE grants SET allowed_ops = 'decrypt,encrypt' WHERE principal = 'unused'";
 const REPAIRED: &str = "UPDATE grants SET allowed_ops = 'encrypt' WHERE principal = 'unused'";
 
-/// A closed store with two keys, a grant that nobody uses, and one that `app` uses. Answers a ciphertext.
+/// Creates a closed store with two keys, a grant that is not used and one that `app` uses. Returns a ciphertext.
 async fn prepared() -> (Place, Vec<u8>) {
     let place = Place::new();
     let kms = place.open().await;
@@ -26,8 +26,8 @@ async fn put(session: &Session, principal: &str, permission: Permission) -> kms_
     session.put_grant(NewGrant::new(principal, Role::App).on_all_keys().allow([permission])).await.unwrap().id
 }
 
-/// The attack that the commitment did not see while any row was in quarantine: a revocation is undone in the database,
-/// and a node that learns of it only there must not go on.
+/// An attack that the commitment must detect even while a row is in quarantine: a revocation is undone in the database,
+/// and a node that did not see it before must not continue.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_is_not_hidden_by_a_row_in_quarantine() {
     for table in ["key_versions", "grants", "\"keys\""] {
@@ -61,7 +61,7 @@ async fn a_revocation_is_not_hidden_by_a_row_in_quarantine() {
     }
 }
 
-/// Every node and every restart keeps the same rows out, and says so.
+/// Every node quarantines the same rows after every restart, and reports them.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_set_is_the_same_everywhere() {
     let (place, sealed) = prepared().await;
@@ -78,7 +78,7 @@ async fn the_set_is_the_same_everywhere() {
             assert_eq!(code(unused.encrypt("b", b"x", &Context::new()).await), ErrorCode::AccessDenied);
             kms.session(actor("app", Role::App)).decrypt(&sealed, &Context::new()).await.unwrap();
         }
-        // Changes of one node reach the other, although a row is out.
+        // Changes by one node reach the other one although a row is in quarantine.
         let name = format!("new-{}", listed.len());
         admin(&a).create_key(NewKey::aes(&name)).await.unwrap();
         admin(&b).encrypt(name.as_str(), b"x", &Context::new()).await.unwrap();
@@ -96,13 +96,13 @@ async fn the_set_is_the_same_everywhere() {
     kms.close().await.unwrap();
 }
 
-/// A row that is put right in the database stays out until it is released, by a recorded command.
+/// A row that was repaired in the database stays in quarantine until a recorded command releases it.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_come_back_only_by_command() {
     let (place, _) = prepared().await;
     place.tamper(ALTERED).await;
     let kms = place.open().await;
-    // Still wrong: nothing is released.
+    // The row is still wrong, so nothing is released.
     assert_eq!(admin(&kms).release_quarantine().await.unwrap(), []);
     kms.close().await.unwrap();
     place.tamper(REPAIRED).await;
@@ -128,7 +128,7 @@ async fn rows_come_back_only_by_command() {
     other.close().await.unwrap();
     let kms = place.open().await;
     encrypt(&kms).await.unwrap();
-    // Altered again, it is quarantined again.
+    // A row that is altered again is quarantined again.
     kms.close().await.unwrap();
     place.tamper(ALTERED).await;
     let kms = place.open().await;
@@ -139,7 +139,7 @@ async fn rows_come_back_only_by_command() {
     kms.close().await.unwrap();
 }
 
-/// A quarantined key row takes its versions along, a version its key; other keys work.
+/// A quarantined key also takes its versions out of use, and a quarantined version its key; other keys work.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_out_with_all_its_versions() {
     for sql in [
@@ -161,7 +161,7 @@ async fn a_key_is_out_with_all_its_versions() {
     }
 }
 
-/// Rows that were never there, without a good seal, are surplus: they change nothing.
+/// Surplus rows without a valid seal have no effect.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_surplus_row_is_in_nobodys_way() {
     let (place, sealed) = prepared().await;
@@ -179,7 +179,7 @@ async fn a_surplus_row_is_in_nobodys_way() {
     kms.close().await.unwrap();
 }
 
-/// Where the quarantine itself was altered, it cannot be told what is out of use: then nothing is used.
+/// If the quarantine itself was altered, it is unknown which rows to exclude, so nothing is used.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_altered_quarantine_makes_everything_unusable() {
     for sql in [
@@ -200,8 +200,8 @@ async fn an_altered_quarantine_makes_everything_unusable() {
     }
 }
 
-/// The name of a key that cannot be used any more stays taken, whatever was done to its row: else somebody who may
-/// create keys would get what others encrypt under that name.
+/// The name of an unusable key stays taken, whatever was done to its row. Otherwise a caller that may create keys could
+/// take over the name and read what other callers encrypt under it.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_of_quarantined_keys_stay_taken() {
     for sql in [
@@ -227,8 +227,8 @@ async fn names_of_quarantined_keys_stay_taken() {
     }
 }
 
-/// Nodes that open at once quarantine the same rows, whichever is first. None takes a later alteration for a passing
-/// one.
+/// Nodes that open concurrently quarantine the same rows, whichever is first, and none takes a later alteration for a
+/// temporary one.
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_open_at_once_agree() {
     for _ in 0..3 {
@@ -250,7 +250,7 @@ async fn nodes_that_open_at_once_agree() {
         let is_first = |details: &Option<String>| details.as_ref().is_some_and(|text| text.contains("\"rows\""));
         let quarantines = records.iter().filter(|record| record.action == "ROWS_QUARANTINE");
         assert_eq!(quarantines.filter(|record| is_first(&record.details)).count(), 1);
-        // A withdrawn grant is put back behind the others' backs.
+        // A revoked grant is restored without the knowledge of the other nodes.
         let grant = admin(&nodes[0])
             .list_grants(&GrantFilter::new().principal("app"), &Paging::new(1))
             .await
@@ -272,8 +272,8 @@ async fn nodes_that_open_at_once_agree() {
     }
 }
 
-/// A store whose log was altered has no commitment. Rights that are given in it are not used before it was opened again
-/// and found right: a withdrawn one that is put back would look the same.
+/// A store whose log was altered has no commitment. Grants made in it are not used until it has been reopened and
+/// verified, because a restored revoked grant would look the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_new_rights_are_used_where_the_log_was_altered() {
     let (place, _) = prepared().await;
@@ -292,7 +292,7 @@ async fn no_new_rights_are_used_where_the_log_was_altered() {
     other.close().await.unwrap();
 }
 
-/// What replaces a grant that is in quarantine has replaced it also when that one is released.
+/// A grant that replaced a quarantined one still replaces it after that one is released.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grant_that_was_replaced_meanwhile_is_released_as_withdrawn() {
     let (place, _) = prepared().await;

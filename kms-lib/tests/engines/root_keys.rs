@@ -1,5 +1,5 @@
-//! Several root keys at once: adding one, wrapping everything under it, verifying that, retiring the former; what is
-//! refused on the way, and what other nodes do meanwhile.
+//! Tests of several root keys: adding one, wrapping all key material under it, verifying that, and retiring the former
+//! one; refused calls, and the work of other nodes meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ fn next() -> RootKeySource {
     RootKeySource::from_bytes(NEXT)
 }
 
-/// A configuration with the present root key and the next one.
+/// A configuration with the current and the next root key.
 fn both(place: &Place) -> Config {
     place.config().add_root_key_bytes(NEXT)
 }
@@ -27,7 +27,7 @@ fn only_next(place: &Place) -> Config {
     place.config().root_key_bytes(NEXT)
 }
 
-/// Adds the next root key, wraps everything under it, and verifies that.
+/// Adds a root key, wraps everything under it, and verifies the wrappings. Returns its generation.
 async fn move_to(session: &Session, source: &RootKeySource) -> u32 {
     let added = session.add_root_key(source).await.unwrap();
     assert!(added.at_hand && added.state == RootKeyState::Active);
@@ -43,7 +43,7 @@ async fn count(place: &Place, generation: u32) -> i64 {
     place.number(&format!("SELECT COUNT(*) FROM wrappings WHERE generation = {generation}")).await
 }
 
-/// A passphrase, base64, hexadecimal and a file, each after each other, with the data of the first still readable.
+/// Moves through a passphrase, base64, hexadecimal and a file as root key; data from the first one remains readable.
 #[tokio::test(flavor = "multi_thread")]
 async fn from_any_form_to_any_other() {
     let place = Place::new();
@@ -125,7 +125,7 @@ async fn new_versions_are_wrapped_under_every_generation() {
     assert_eq!(listed.len(), 2);
     assert!(listed.iter().all(|root| root.wrappings == 5 && root.verified == 0 && root.at_hand), "{listed:?}");
     assert!(listed.iter().all(|root| root.last_used_at.is_some()));
-    // Either of them opens the store, and everything in it.
+    // Each of the root keys opens the store and everything in it.
     kms.close().await.unwrap();
     for config in [place.config(), only_next(&place)] {
         let kms = Kms::open(config).await.unwrap();
@@ -135,7 +135,7 @@ async fn new_versions_are_wrapped_under_every_generation() {
     }
 }
 
-/// What is destroyed is gone under every generation, and does not come back with a rewrap.
+/// Destroyed material is erased under every generation, and a rewrap does not restore it.
 #[tokio::test(flavor = "multi_thread")]
 async fn destruction_erases_every_wrapping() {
     let place = Place::new();
@@ -155,7 +155,7 @@ async fn destruction_erases_every_wrapping() {
     kms.close().await.unwrap();
 }
 
-/// A node that has only the former key goes on with everything but what needs the new one.
+/// A node with only the former key can continue with everything that does not need the new one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_the_new_key() {
     let place = Place::new();
@@ -177,9 +177,9 @@ async fn a_node_without_the_new_key() {
     session.enable_key("k").await.unwrap();
     let listed = session.list_root_keys().await.unwrap();
     assert!(listed[0].at_hand && !listed[1].at_hand);
-    // One that has the key in its configuration needs no restart.
+    // A node with the new key in its configuration needs no restart.
     admin(&prepared).create_key(NewKey::aes("new")).await.unwrap();
-    // What is wrapped under the former one as well can be opened everywhere; until that is retired.
+    // Material that is also wrapped under the former key can be opened everywhere, until that key is retired.
     session.encrypt("new", b"x", &Context::new()).await.unwrap();
     let session = admin(&one);
     session.rewrap(&RootKeyJob::default()).await.unwrap();
@@ -219,7 +219,7 @@ async fn what_is_refused() {
     assert_eq!(code(session.verify_root_key(7, &RootKeyJob::default()).await), ErrorCode::InvalidArgument);
     let tried = session.verify_planned_root_key(&next(), &RootKeyJob::default()).await.unwrap();
     assert!(tried.is_complete() && tried.done == 3, "{tried:?}");
-    // What opens material is in the log, also if it changes nothing.
+    // Operations that unwrap material are logged even if they change nothing.
     assert_recorded(&session, "ROOT_KEY_VERIFY", "planned").await;
     assert_eq!(session.list_root_keys().await.unwrap().len(), 1);
 
@@ -235,14 +235,14 @@ async fn what_is_refused() {
     assert_recorded(&session, "REWRAP_END", "dryRun").await;
     assert_eq!(code(retire(1).await), ErrorCode::WrongState, "a dry run does not count");
     session.verify_root_key(2, &RootKeyJob::default()).await.unwrap();
-    // Added after the verification: not verified.
+    // A version added after the verification is not verified.
     session.rotate_key("k", None).await.unwrap();
     assert!(retire(1).await.unwrap_err().message().contains("1 materials"));
     session.verify_root_key(2, &RootKeyJob::default().only_new(true)).await.unwrap();
     retire(1).await.unwrap();
     assert_eq!(retire(1).await.unwrap().erased, 0, "again");
     assert_eq!(code(retire(2).await), ErrorCode::WrongState);
-    // A retired key never comes back as a generation of its own.
+    // A retired key cannot be added again as a new generation.
     assert_eq!(code(session.add_root_key(&RootKeySource::from_bytes(ROOT_KEY)).await), ErrorCode::Conflict);
     assert_eq!(code(session.verify_root_key(1, &RootKeyJob::default()).await), ErrorCode::WrongState);
     kms.close().await.unwrap();
@@ -269,7 +269,7 @@ async fn only_admins_may() {
     kms.close().await.unwrap();
 }
 
-/// What an admin was refused is in the log, and an idempotency key is refused only once the caller's right is decided.
+/// Refusals to admins are logged, and an idempotency key is checked only after the caller's permission.
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_are_recorded() {
     let place = Place::new();
@@ -312,7 +312,7 @@ async fn refusals_are_recorded() {
     kms.close().await.unwrap();
 }
 
-/// Two rewraps at once, on two nodes, beside a third that creates and rotates all the time; then the former key goes.
+/// Two concurrent rewraps on two nodes, while a third node creates and rotates keys; then the former key is retired.
 #[tokio::test(flavor = "multi_thread")]
 async fn beside_two_rewraps_and_under_load() {
     let place = Place::new();
@@ -365,7 +365,7 @@ async fn beside_two_rewraps_and_under_load() {
     kms.close().await.unwrap();
 }
 
-/// A wrapping that opens to other material is never passed over for the next one.
+/// A wrapping that unwraps to other material is reported instead of trying the next one.
 #[tokio::test(flavor = "multi_thread")]
 async fn altered_wrappings() {
     let place = Place::new();
@@ -379,7 +379,7 @@ async fn altered_wrappings() {
     let of = |name: &str| {
         format!("SELECT v.id FROM key_versions v JOIN \"keys\" k ON k.id = v.key_id WHERE k.name = '{name}'")
     };
-    // The newest is tried first.
+    // The newest wrapping is tried first.
     let cut = format!("UPDATE wrappings SET wrapped = seal WHERE generation = 2 AND subject = ({})", of("a"));
     place.tamper(&cut).await;
     let kms = Kms::open(both(&place)).await.unwrap();
@@ -391,17 +391,17 @@ async fn altered_wrappings() {
     let report = session.verify_audit().await.unwrap();
     assert!(report.faults.iter().any(|fault| fault.to_string().contains("material")), "{:?}", report.faults);
     assert_eq!(code(session.retire_root_key(1, &RetireOptions::default()).await), ErrorCode::WrongState);
-    // Wrapped anew from the good one.
+    // The key is wrapped again from the intact wrapping.
     assert_eq!(session.rewrap(&RootKeyJob::default()).await.unwrap().done, 1);
     session.encrypt("a", b"x", &Context::new()).await.unwrap();
     assert!(session.verify_audit().await.unwrap().ok);
     assert_eq!(code(session.retire_root_key(1, &RetireOptions::default()).await), ErrorCode::WrongState);
     session.verify_root_key(2, &RootKeyJob::default()).await.unwrap();
-    // A mark that this service did not make does not count.
+    // A verification mark that this service did not make does not count.
     session.rotate_key("b", None).await.unwrap();
     place.tamper("UPDATE wrappings SET verified = 1").await;
     assert!(session.retire_root_key(1, &RetireOptions::default()).await.unwrap_err().message().contains("materials"));
-    // Nor does material that is gone under the former one only.
+    // Material that is missing only under the former key does not count either.
     place.tamper("DELETE FROM wrappings WHERE generation = 1").await;
     session.encrypt("b", b"x", &Context::new()).await.unwrap();
     place.tamper(&format!("DELETE FROM wrappings WHERE subject IN ({})", of("a"))).await;
@@ -409,7 +409,7 @@ async fn altered_wrappings() {
     kms.close().await.unwrap();
 }
 
-/// An attacker who can write to the database cannot make the service wrap under a key of the attacker's.
+/// An attacker with write access to the database cannot make the service wrap under the attacker's key.
 #[tokio::test(flavor = "multi_thread")]
 async fn altered_generations() {
     let original = Place::new();
@@ -433,7 +433,7 @@ async fn altered_generations() {
     assert!(session.verify_audit().await.unwrap().ok);
     move_to(&session, &next()).await;
     kms.close().await.unwrap();
-    // A row that is altered or missing: nothing is used, since nobody knows what to wrap under.
+    // If a row is altered or missing, nothing is used, because the right generation to wrap under is unknown.
     for sql in [
         "UPDATE root_keys SET compromised_at = 5 WHERE generation = 2",
         "UPDATE root_keys SET retired_at = 5 WHERE generation = 1",
@@ -443,7 +443,7 @@ async fn altered_generations() {
         original.tamper(undo).await;
         original.tamper(sql).await;
         let kms = Kms::open(both(&original)).await;
-        // The additional table is worth a warning only.
+        // The additional table only causes a warning.
         let kms = kms.unwrap();
         assert_eq!(code(admin(&kms).encrypt("k", b"x", &Context::new()).await), ErrorCode::IntegrityFailure, "{sql}");
         assert_eq!(code(admin(&kms).create_key(NewKey::aes("z")).await), ErrorCode::IntegrityFailure, "{sql}");
@@ -458,7 +458,8 @@ async fn altered_generations() {
     kms.close().await.unwrap();
 }
 
-/// A leaked root key: nothing new is wrapped under it, and it is not retired before the service's own keys are new.
+/// With a leaked root key, nothing new is wrapped under it, and it cannot be retired before the service's own keys are
+/// replaced.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compromised_generation() {
     let place = Place::new();
@@ -472,7 +473,7 @@ async fn a_compromised_generation() {
     let error = session.retire_root_key(1, &leaked).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::WrongState);
     assert!(error.message().contains("signing key") && error.message().contains("integrity key"), "{error}");
-    // Once it is marked, leaving the flag out is no way around.
+    // Once the key is marked as leaked, omitting the flag does not bypass that.
     assert_eq!(code(session.retire_root_key(1, &RetireOptions::default()).await), ErrorCode::WrongState);
     let listed = session.list_root_keys().await.unwrap();
     assert!(listed[0].compromised_at.is_some() && listed[0].state == RootKeyState::Active);
@@ -510,14 +511,14 @@ async fn a_backup_from_before() {
     Kms::restore(&both(&place), &backup).await.unwrap();
     let kms = Kms::open(both(&place)).await.unwrap();
     admin(&kms).decrypt(&sealed.ciphertext, &Context::new()).await.unwrap();
-    // And the way again.
+    // The change is repeated.
     move_to(&admin(&kms), &next()).await;
     admin(&kms).retire_root_key(1, &RetireOptions::default()).await.unwrap();
     check_usable(&kms).await;
     kms.close().await.unwrap();
 }
 
-/// What a retirement that was cut off leaves is erased by the scheduler.
+/// The scheduler erases what an interrupted retirement has left.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erasure_is_resumed() {
     let place = Place::in_a_file();
@@ -528,7 +529,7 @@ async fn an_erasure_is_resumed() {
     place.tamper("CREATE TABLE kept AS SELECT * FROM wrappings WHERE generation = 1").await;
     session.retire_root_key(1, &RetireOptions::default()).await.unwrap();
     assert_eq!(count(&place, 1).await, 0);
-    // As if the process had ended before the erasure.
+    // Restores the state in which the process ended before the erasure.
     place.tamper("INSERT INTO wrappings SELECT * FROM kept; DROP TABLE kept").await;
     assert_eq!(count(&place, 1).await, 3);
     assert!(session.verify_audit().await.unwrap().ok);

@@ -1,4 +1,4 @@
-//! Rotation costs nobody anything: neither those who encrypt meanwhile, nor those who rotate at the same time.
+//! Tests that rotations disturb neither concurrent encryptions nor concurrent rotations.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
@@ -7,7 +7,7 @@ use crate::common::{Place, admin, code, last_record, whole_log};
 use kms_lib::SignatureAlgorithm::RsaPssSha256;
 use kms_lib::{Action, Clock, Context, ErrorCode, Kms, NewKey, Role, Session, Status, Timestamp};
 
-/// Rotations of one key by each of so many tasks, while others encrypt and sign: none of them fails.
+/// Each of `rotators` tasks rotates one key `rotations` times while others encrypt and sign; no call fails.
 async fn rotate_under_load(sessions: &[Session], rotators: u32, rotations: u32) {
     let before = sessions[0].get_key("busy").await.unwrap().current_version;
     let stop = Arc::new(AtomicBool::new(false));
@@ -78,7 +78,7 @@ async fn fifty_rotations_at_once_make_fifty_versions() {
     session.create_key(NewKey::aes("k")).await.unwrap();
     let calls: Vec<_> = (0..50)
         .map(|i| {
-            // Each by a caller of its own: no caller may fill the lane of changes.
+            // Each task has its own caller, because one caller may not fill the lane of changes.
             let session = kms.session(crate::common::actor(&format!("rotator-{i}"), Role::Admin));
             tokio::spawn(async move { session.rotate_key("k", None).await })
         })
@@ -100,7 +100,7 @@ async fn a_rotation_that_expected_another_version_is_no_use_to_repeat() {
     let kms = place.open().await;
     let session = admin(&kms);
     session.create_key(NewKey::aes("k")).await.unwrap();
-    // Of many that expect the same version, one succeeds.
+    // Of many calls that expect the same version, one succeeds.
     let calls: Vec<_> = (0..8)
         .map(|_| {
             let session = session.clone();
@@ -119,12 +119,12 @@ async fn a_rotation_that_expected_another_version_is_no_use_to_repeat() {
     kms.close().await.unwrap();
 }
 
-/// The window of a version that a verification has found counts as if the caller had named the version: whenever it
-/// ends while the operation is under way, no success stands in the log behind its end.
+/// The window of a version that verification finds counts as if the caller had named the version: whenever it ends
+/// during the operation, no success is logged after its end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_window_that_ends_meanwhile_ends_a_verification() {
     let place = Place::new();
-    // A clock that passes a point in time once it was looked at so often.
+    // A clock that jumps ahead after a number of readings.
     let (looks, ahead) = (Arc::new(AtomicI64::new(i64::MAX)), Arc::new(AtomicI64::new(0)));
     let clock = Clock::new({
         let (looks, ahead) = (Arc::clone(&looks), Arc::clone(&ahead));
@@ -145,7 +145,7 @@ async fn a_window_that_ends_meanwhile_ends_a_verification() {
         let present = Timestamp::from_micros(Timestamp::now().micros() + ahead.load(Ordering::SeqCst));
         let end = present.plus_seconds(10);
         session.set_window("s", 1, Some(end)).await.unwrap();
-        // Loaded before, so that all that is left to do is decided by the clock.
+        // The key is loaded first, so that only the clock decides the result.
         assert!(session.verify("s", b"m", &signed, RsaPssSha256, None).await.unwrap().valid);
         looks.store(count, Ordering::SeqCst);
         let verified = session.verify("s", b"m", &signed, RsaPssSha256, None).await;

@@ -1,11 +1,11 @@
-//! The schema is not trusted: what could alter statements is refused at open, by a running service and by verification;
-//! what cannot is a warning. Indexes that lack rows are found by verification, by backups, and by the lists that use
-//! them.
+//! Tests that the schema is not trusted: alterations that could change the effect of statements are refused when the
+//! store is opened, used or verified; others cause a warning. Verification, backups and the lists that use an index
+//! detect missing entries.
 
 use crate::common::{Place, actor, admin, check_usable, code};
 use kms_lib::{AuditQuery, Context, ErrorCode, Finding, Kms, NewGrant, NewKey, Paging, Permission, Report, Role};
 
-/// A closed store with a key, a grant and some records of two actors.
+/// Creates a closed store with a key, a grant and some records of two actors.
 async fn prepared(place: &Place) {
     let kms = place.open().await;
     let session = admin(&kms);
@@ -27,7 +27,7 @@ fn names(report: &Report, object: &str) -> bool {
     })
 }
 
-/// Alterations by engine, and what the finding names.
+/// Alterations for the engine, each with the text that the finding contains.
 fn alterations() -> Vec<(&'static str, &'static str)> {
     const COMMON: [(&str, &str); 8] = [
         ("DROP INDEX audit_logs_key{on audit_logs}", "audit_logs_key"),
@@ -54,7 +54,7 @@ fn alterations() -> Vec<(&'static str, &'static str)> {
             "audit_logs_actor",
         ),
         (
-            // SQLite reads past the comment, and does not see that the text was changed.
+            // SQLite ignores the comment and does not notice that the text was changed.
             "CREATE UNIQUE INDEX mine ON usage_hourly (hour, action, status, count); PRAGMA writable_schema = ON;
              UPDATE sqlite_schema SET sql = 'CREATE/**/UNIQUE INDEX mine ON usage_hourly (hour, action, status, count)'
              WHERE name = 'mine'",
@@ -93,7 +93,7 @@ fn alterations() -> Vec<(&'static str, &'static str)> {
             "audit_logs_actor",
         ),
         (
-            // The usual search path begins with the schema of the user's name.
+            // The usual search path begins with the schema that has the user's name.
             "DO $$ BEGIN EXECUTE format('CREATE SCHEMA %I', current_user);
              EXECUTE format('CREATE TABLE %I.meta (name TEXT, value TEXT)', current_user); END $$",
             "meta",
@@ -111,7 +111,7 @@ fn alterations() -> Vec<(&'static str, &'static str)> {
             "allowed_ops",
         ),
         (
-            // The server does not use it, and refuses statements that ask for it.
+            // The server does not use the index, and refuses statements that require it.
             "ALTER TABLE audit_logs ALTER INDEX audit_logs_actor IGNORED",
             "audit_logs_actor",
         ),
@@ -130,7 +130,7 @@ fn alterations() -> Vec<(&'static str, &'static str)> {
     all
 }
 
-/// In the engine's words.
+/// Adapts a statement to the engine's dialect.
 fn spelled(sql: &str) -> String {
     let is_mysql = crate::common::engine::name() == "mysql";
     let mut text = sql.replace("{int}", if crate::common::engine::name() == "sqlite" { "INTEGER" } else { "BIGINT" });
@@ -150,7 +150,7 @@ async fn what_could_alter_statements_is_refused() {
         let report = admin(&kms).verify_audit().await.unwrap();
         assert!(report.ok && report.warnings.is_empty(), "{report:?}");
         place.tamper(&spelled(sql)).await;
-        // Under a service that runs, verification names it.
+        // While the service is running, verification reports the alteration.
         let report = admin(&kms).verify_audit().await.unwrap();
         assert!(!report.ok && names(&report, object), "{sql}: {report:?}");
         kms.close().await.unwrap();
@@ -183,7 +183,7 @@ async fn foreign_objects_are_warned_of() {
     kms.close().await.unwrap();
 }
 
-/// What an operator may do with the database of a store is neither refused nor a fault.
+/// Permitted changes by an operator are neither refused nor reported as faults.
 #[tokio::test(flavor = "multi_thread")]
 async fn maintenance_is_accepted() {
     let statements: &[&str] = match crate::common::engine::name().as_str() {
@@ -224,7 +224,7 @@ async fn maintenance_is_accepted() {
     }
 }
 
-/// A version that this software does not know excuses what migrations do, and nothing else.
+/// An unknown schema version excuses what migrations do, and nothing else.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_version_excuses_no_trigger() {
     let newer = "UPDATE kms_schema SET version = 99; CREATE TABLE added (id INTEGER NOT NULL PRIMARY KEY);
@@ -264,7 +264,7 @@ async fn a_newer_version_excuses_no_trigger() {
     assert_eq!(code(Kms::open(place.config()).await.map(drop)), ErrorCode::SchemaTooNew);
 }
 
-/// Functions and operators of our statements are the server's own.
+/// The functions and operators in the service's statements are the server's own.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_search_path_with_the_catalog_at_its_end_is_refused() {
     if crate::common::engine::name() != "postgres" {
@@ -286,7 +286,7 @@ async fn a_search_path_with_the_catalog_at_its_end_is_refused() {
     }
 }
 
-/// SQLite's counter of changes can be put back. A connection that parses the schema anew is not fooled by it.
+/// SQLite's schema change counter can be set back. A connection that parses the schema again is not deceived by that.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_counter_that_was_put_back_hides_no_trigger() {
     let place = Place::in_a_file();
@@ -299,12 +299,12 @@ async fn a_schema_counter_that_was_put_back_hides_no_trigger() {
              UPDATE \"keys\" SET state = OLD.state WHERE id = OLD.id; END; PRAGMA schema_version = {counter}"
         ))
         .await;
-    // The service has not written yet, and connects to do it.
+    // The service has not written yet, and opens a connection for it.
     assert_eq!(code(admin(&kms).disable_key("k").await), ErrorCode::StoreCorrupt);
     kms.close().await.unwrap();
 }
 
-/// A trigger that is added under a running service has no part in anything that is acknowledged.
+/// A trigger that is added while the service runs cannot affect any acknowledged change.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_service_does_not_write_through_a_trigger() {
     let place = Place::in_a_file();
@@ -318,14 +318,14 @@ async fn a_running_service_does_not_write_through_a_trigger() {
     assert_eq!(code(session.disable_key("k").await), ErrorCode::StoreCorrupt);
     assert_eq!(code(session.list_audit(&AuditQuery::new(), &Paging::default()).await), ErrorCode::StoreCorrupt);
     place.tamper("DROP TRIGGER undo").await;
-    // An index of the operator's is a change of the schema too, which is inspected and accepted.
+    // An operator's index is a schema change too, which is inspected and accepted.
     place.tamper("CREATE INDEX mine ON audit_logs (timestamp)").await;
     session.disable_key("k").await.unwrap();
     session.list_audit(&AuditQuery::new(), &Paging::default()).await.unwrap();
     kms.close().await.unwrap();
 }
 
-/// An index is made partial, and its text repaired: the schema looks as it should, and the index lacks records.
+/// An index is made partial and its text is repaired: the schema looks right, but the index lacks records.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_that_lacks_records_hides_none() {
     for (index, columns) in [("audit_logs_actor", "actor, seq"), ("audit_logs_key", "key_id, seq")] {
@@ -363,7 +363,7 @@ async fn an_index_that_lacks_records_hides_none() {
     }
 }
 
-/// The same on PostgreSQL, by a user who may write its catalogs.
+/// The same on PostgreSQL, by a user who may write to its catalogs.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_of_a_server_that_lacks_rows_is_found() {
     if crate::common::engine::name() != "postgres" {
@@ -390,7 +390,7 @@ async fn an_index_of_a_server_that_lacks_rows_is_found() {
     }
 }
 
-/// Bits flipped in the pages of indexes and tables, at many places: found by verification, or without any effect.
+/// Bits are flipped at many places in pages of indexes and tables: verification finds them, or they have no effect.
 #[tokio::test(flavor = "multi_thread")]
 async fn flipped_bits_are_found() {
     use sqlx::{Connection, Row, SqliteConnection};
@@ -415,7 +415,7 @@ async fn flipped_bits_are_found() {
     let (mut found, mut harmless) = (0, 0);
     for page in &pages {
         let page = usize::try_from(page.get::<i64, _>(0)).unwrap();
-        // Rather than what is free, which is zero.
+        // Only used bytes are flipped; free space is zero.
         let used: Vec<usize> = (0..size).filter(|at| good[(page - 1) * size + at] != 0).collect();
         for _ in 0..12 {
             let offset = used[random(used.len())];
@@ -435,7 +435,7 @@ async fn flipped_bits_are_found() {
     assert!(found > 100, "{found} found, {harmless} harmless");
 }
 
-/// What the service answers to lists and the use of keys; none if it does not open or verification finds a fault.
+/// The results of lists and of the use of keys, or `None` if the store does not open or verification finds a fault.
 async fn answers(place: &Place) -> Option<String> {
     let kms = Kms::open(place.config()).await.ok()?;
     let session = admin(&kms);
@@ -461,7 +461,7 @@ async fn answers(place: &Place) -> Option<String> {
     answers
 }
 
-/// Rows that no statement comes to, or that cannot be read.
+/// Rows that no statement reaches, or that cannot be read.
 #[tokio::test(flavor = "multi_thread")]
 async fn surplus_rows_are_found() {
     for (sql, expected) in [

@@ -1,4 +1,5 @@
-//! Edits of a key that expect a revision: one of several wins, on whichever node, and whatever a node has seen.
+//! Tests of key updates that expect a revision: one of several concurrent updates succeeds, on whichever node, and
+//! whatever a node has seen.
 
 use crate::common::{Place, admin, code, last_record};
 use kms_lib::{Error, ErrorCode, KeyUpdate, NewKey};
@@ -23,13 +24,13 @@ async fn an_update_that_expects_another_revision_is_a_conflict() {
     assert!(details.contains("\"error\":\"Conflict\"") && details.contains("\"expectedRevision\":"), "{details}");
     assert_eq!(session.get_key("k").await.unwrap(), updated);
 
-    // A rotation changes the key; what happens to a former version does not.
+    // A rotation changes the key's revision; a change of a former version does not.
     let rotated = session.rotate_key("k", None).await.unwrap();
     assert!(rotated.revision > updated.revision);
     assert_eq!(session.revoke_version("k", 1).await.unwrap().revision, rotated.revision);
     let refused = session.update_key("k", days(60).expected_revision(updated.revision)).await;
     assert_eq!(code(refused), ErrorCode::Conflict);
-    // Nor does an update that finds everything as it wants it.
+    // An update without any effect does not change the revision either.
     let same = session.update_key("k", days(30).expected_revision(rotated.revision)).await.unwrap();
     assert_eq!(same.revision, rotated.revision);
     kms.close().await.unwrap();
@@ -44,7 +45,7 @@ async fn the_ledger_decides_whatever_a_node_has_seen() {
     admin(&there).get_key(id).await.unwrap();
     for round in 1..6 {
         let known = admin(&there).get_key(id).await.unwrap().revision;
-        // Changed elsewhere: the other node has not seen it.
+        // The key is changed by one node, and the other node has not seen it yet.
         let changed = admin(&here).update_key(id, days(100 + round)).await.unwrap();
         let refused = admin(&there).update_key(id, days(200).expected_revision(known)).await;
         assert_eq!(code(refused), ErrorCode::Conflict, "round {round}");
@@ -82,7 +83,7 @@ async fn of_simultaneous_updates_one_succeeds() {
     }
 }
 
-/// The expected revision is a part of the request.
+/// The expected revision is part of the request that an idempotency key identifies.
 #[tokio::test]
 async fn an_idempotency_key_covers_the_expected_revision() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! Bad input: a clear error with its code, nothing lost, and the store usable afterwards.
+//! Tests of invalid input: the error has the right code, nothing is lost, and the store remains usable.
 
 use crate::common::{Place, admin, check_usable, code};
 use kms_lib::SignatureAlgorithm::RsaPkcs1Sha256;
@@ -59,11 +59,11 @@ async fn names_types_and_periods() {
         serde_json::json!({"a": "x".repeat(17_000)}),
         serde_json::json!({"a": 1u64 << 60}),
         serde_json::json!({"a\0": 1}),
-        // However it is written: nothing is rounded in silence.
+        // Numbers that cannot be stored exactly are refused in any notation, not rounded.
         serde_json::json!({"a": [1e17]}),
         serde_json::from_str(r#"{"a":{"b":123456789012345678901234567890}}"#).unwrap(),
         serde_json::from_str(r#"{"a":-9007199254740992}"#).unwrap(),
-        // What would be read again as something else, or not at all.
+        // Values that would be read back as something else, or not at all.
         serde_json::Value::Object([("$serde_json::private::RawValue".to_owned(), "[]".into())].into_iter().collect()),
         (0..40).fold(serde_json::json!({}), |inner, _| serde_json::json!({ "a": inner })),
     ] {
@@ -88,7 +88,7 @@ async fn names_types_and_periods() {
         assert_eq!(code(session.list_grants(&GrantFilter::new(), &paging).await), ErrorCode::InvalidArgument);
         assert_eq!(code(session.list_credentials(&paging).await), ErrorCode::InvalidArgument, "{cursor:?}");
     }
-    // Cursors that nobody gave out: an empty page or one that goes on, never an error that says too much.
+    // Forged cursors: an empty page or a valid one, never an error that reveals internals.
     assert!(
         session.list_keys(&KeyFilter::new(), &Paging::new(10).after("zzzz\u{10ffff}")).await.unwrap().items.is_empty()
     );
@@ -121,7 +121,7 @@ async fn ciphertexts() {
             let error = code(session.decrypt(&altered, &context).await);
             let expected = match at {
                 0 | 1 => [ErrorCode::InvalidCiphertext; 2],
-                // Another key's id, or another version's number: neither exists.
+                // The altered key id or version number does not exist.
                 2..18 => [ErrorCode::KeyNotFound; 2],
                 18..22 => [ErrorCode::VersionNotFound, ErrorCode::InvalidCiphertext],
                 _ => [ErrorCode::DecryptionFailed; 2],
@@ -139,7 +139,7 @@ async fn ciphertexts() {
         assert_eq!(code(session.decrypt_with("b", &good, &context).await), ErrorCode::InvalidCiphertext);
         session.decrypt_with(key, &good, &context).await.unwrap();
     }
-    // The blob of one key with the id of another, and of one version with the number of another.
+    // A ciphertext of one key with the id of another, and of one version with the number of another.
     let mut of_a = session.encrypt("a", b"x", &context).await.unwrap().ciphertext;
     let of_b = session.encrypt("b", b"x", &context).await.unwrap().ciphertext;
     session.rotate_key("a", None).await.unwrap();
@@ -170,7 +170,7 @@ async fn contexts_and_sizes() {
         assert_eq!(code(session.decrypt(b"x", context).await), ErrorCode::InvalidArgument);
         assert_eq!(code(session.generate_data_key("a", 32, context).await), ErrorCode::InvalidArgument);
     }
-    // As much as is allowed; too long to be recorded itself.
+    // The largest allowed context; it is too long to be recorded itself.
     let most: Context = (0..64).map(|i| (format!("{i:04}"), "v".repeat(124))).collect();
     let sealed = session.encrypt("a", b"x", &most).await.unwrap();
     session.decrypt(&sealed.ciphertext, &most).await.unwrap();
@@ -203,7 +203,7 @@ async fn contexts_and_sizes() {
     assert_eq!(code(session.decrypt_oaep("r", 1, &[0; 10]).await), ErrorCode::DecryptionFailed);
     assert_eq!(code(session.decrypt_oaep("a", 1, &[0; 256]).await), ErrorCode::WrongKeyType);
 
-    // Batches: too few, too many; and one bad item does not hurt the others.
+    // Batches with too few or too many items; one invalid item does not affect the others.
     let item = |key: &str, plaintext: &'static [u8]| EncryptItem::new(key, plaintext, Context::new());
     assert_eq!(code(session.encrypt_batch(&[]).await), ErrorCode::InvalidArgument);
     let too_many: Vec<EncryptItem<'_>> = (0..1_001).map(|_| item("a", b"x")).collect();
@@ -262,7 +262,7 @@ async fn files() {
     let place = Place::new();
     let open = |config: Config| async { Kms::open(config).await.map(|_| ()) };
     let at = |path: std::path::PathBuf| Config::new(format!("sqlite:{}", path.display())).root_key_bytes([7; 32]);
-    // Not a database: refused, and not touched.
+    // A file that is not a database is refused and not changed.
     for content in [&b"this is not a database, but it is long enough to look like a file of one."[..], &[0xff; 8192]] {
         let path = place.folder.path().join("other");
         std::fs::write(&path, content).unwrap();
@@ -272,13 +272,13 @@ async fn files() {
     assert_eq!(code(open(at(place.folder.path().to_owned())).await), ErrorCode::StoreUnavailable);
     let nowhere = place.folder.path().join("no").join("such").join("folder");
     assert_eq!(code(open(at(nowhere)).await), ErrorCode::StoreUnavailable);
-    // An empty file is an empty store.
+    // An empty file counts as an empty store.
     std::fs::write(place.file(), b"").unwrap();
     let kms = place.open().await;
     check_usable(&kms).await;
     kms.close().await.unwrap();
 
-    // A store is not made unasked, and one that is there is opened.
+    // A missing store is not created unless requested, and an existing one is opened.
     let other = Place::in_a_file();
     let error = open(other.config().make_store(false)).await.unwrap_err();
     assert!(error.code() == ErrorCode::StoreUnavailable && error.message().contains("there is no store"), "{error}");
@@ -288,7 +288,7 @@ async fn files() {
     assert_eq!(other.file().metadata().unwrap().len(), 0);
     Kms::open(place.config().make_store(false)).await.unwrap().close().await.unwrap();
 
-    // A schema of the future is left alone.
+    // A store with a newer schema is not changed.
     let present = place.number("SELECT version FROM kms_schema").await;
     place.tamper("UPDATE kms_schema SET version = 999").await;
     assert_eq!(code(open(place.config()).await), ErrorCode::SchemaTooNew);
@@ -297,7 +297,7 @@ async fn files() {
     check_usable(&kms).await;
     kms.close().await.unwrap();
 
-    // Another process has it alone, or not alone.
+    // Another process has exclusive or shared use of the store.
     let kms = Kms::open(place.config().audit_ack(kms_lib::AuditAck::Queued)).await.unwrap();
     assert_eq!(code(open(place.config()).await), ErrorCode::StoreInUse);
     kms.close().await.unwrap();
@@ -306,7 +306,7 @@ async fn files() {
     assert_eq!(code(open(queued).await), ErrorCode::StoreInUse);
     kms.close().await.unwrap();
 
-    // A clock that is behind the log.
+    // The clock is behind the log.
     place.pass_days(10);
     let kms = place.open().await;
     check_usable(&kms).await;
@@ -320,7 +320,7 @@ async fn files() {
     kms.close().await.unwrap();
 }
 
-/// One rule for names of keys and principals, and principals are compared exactly.
+/// Names of keys and of principals follow the same rule, and principals are compared exactly.
 #[tokio::test]
 async fn principals_and_names_obey_one_rule() {
     let place = Place::new();
@@ -381,7 +381,7 @@ async fn principals_and_names_obey_one_rule() {
         assert_eq!(code(grant(taken).await), ErrorCode::InvalidArgument, "{taken:?}");
         assert_eq!(code(session.create_token(NewToken::new(taken, Role::Admin)).await), ErrorCode::InvalidArgument);
     }
-    // Two spellings are two principals, in every place that names them.
+    // Two spellings are two principals wherever a principal is named.
     for name in ["repo:a/b:ref:refs/heads/MAIN", "\u{212a}ate", "İbrahim", "Straße"] {
         assert_eq!(grant(name).await.unwrap(), name);
         assert_eq!(kms_lib::Actor::new(name, Role::App).unwrap().principal(), name);

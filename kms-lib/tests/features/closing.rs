@@ -1,16 +1,16 @@
-//! Closing: the door first, then whatever goes on, and all of it in seconds.
+//! Tests of closing: new calls are refused first, then running work ends, all within seconds.
 
 use std::time::{Duration, Instant};
 
 use crate::common::{Place, admin, code};
 use kms_lib::{Context, ErrorCode, Kms, NewKey, SchedulerConfig, Session};
 
-/// So many keys take the scheduler seconds to rotate.
+/// Number of keys that the scheduler needs seconds to rotate.
 const KEYS: usize = 3_000;
-/// The longest that closing may take here, where the store answers.
+/// The longest time that closing may take while the store responds.
 const BOUND: Duration = Duration::from_secs(4);
 
-/// A closed store with keys whose rotation is due.
+/// Creates a closed store with keys whose rotation is due.
 async fn with_due_keys() -> Place {
     let place = Place::new();
     let kms = place.open().await;
@@ -51,7 +51,7 @@ async fn wait_for_rotations(place: &Place) {
     panic!("the scheduler rotates nothing");
 }
 
-/// Encrypts until that fails; answers with which code.
+/// Encrypts until a call fails, and returns its error code.
 async fn encrypt_on(session: Session) -> ErrorCode {
     loop {
         if let Err(error) = session.encrypt("used", b"x", &Context::new()).await {
@@ -86,7 +86,7 @@ async fn jobs_that_were_asked_for_end_and_nothing_is_let_in() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn jobs_of_the_schedule_end() {
     let place = with_due_keys().await;
-    // A few seconds before the next minute.
+    // Starts a few seconds before the next minute.
     let second = place.now().micros() / 1_000_000 % 60;
     place.pass_seconds(57 - second);
     let config = place.config().scheduler(SchedulerConfig::new().cron("* * * * *").verify(false));
@@ -96,7 +96,7 @@ async fn jobs_of_the_schedule_end() {
     kms.close().await.unwrap();
     assert!(begun.elapsed() < BOUND, "{:?}", begun.elapsed());
     assert!(rotated(&place).await < KEYS, "the jobs were over before the service was closed");
-    // What is left is done by the next process.
+    // The next process does the remaining rotations.
     let kms = place.open().await;
     assert!(kms.run_scheduler().await.unwrap().failed.is_empty());
     assert_eq!(rotated(&place).await, KEYS);

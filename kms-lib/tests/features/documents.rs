@@ -1,4 +1,4 @@
-//! The documents: every link leads somewhere, and every file that CONTRIBUTING.md names is there.
+//! Tests of the documents: every link has a target, and the files and modules that they name exist.
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
-/// The Markdown files of the repository.
+/// All Markdown files of the repository.
 fn documents() -> Vec<PathBuf> {
     let mut found = Vec::new();
     for folder in ["", "docs", "examples", "kms-lib", "kms-http", "kms-ffi", "kms-py", "tests"] {
@@ -16,12 +16,12 @@ fn documents() -> Vec<PathBuf> {
     found
 }
 
-/// The targets of the links in a text, each as written.
+/// The targets of the links in a text, as written.
 fn links(text: &str) -> Vec<&str> {
     text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target).collect()
 }
 
-/// The anchors of a text's headings, as forges make them.
+/// The anchors of the headings in a text, as code forges generate them.
 fn anchors(text: &str) -> Vec<String> {
     let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
     let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
@@ -48,7 +48,7 @@ fn every_link_leads_somewhere() {
     assert!(broken.is_empty(), "broken links: {broken:#?}");
 }
 
-/// The modules that ARCHITECTURE.md names are there, in the crate that its section is about or anywhere.
+/// The modules that ARCHITECTURE.md names exist, in the crate of the section or in any crate.
 #[test]
 fn the_files_that_the_architecture_names_exist() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();

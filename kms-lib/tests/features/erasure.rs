@@ -1,4 +1,4 @@
-//! Erased key material is in no file of the store any more, not in the write-ahead log either.
+//! Tests that erased key material is not left in any file of the store, including the write-ahead log.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::common::{Place, admin};
 use kms_lib::{Context, KeyState, Kms, NewKey};
 use sqlx::{Connection, Row, SqliteConnection};
 
-/// How long the files may be looked at until the material is gone from them.
+/// Maximum number of checks of the files until the material must be gone.
 const LOOKS: u32 = 600;
 
 async fn blobs(place: &Place, sql: &'static str) -> Vec<Vec<u8>> {
@@ -16,12 +16,12 @@ async fn blobs(place: &Place, sql: &'static str) -> Vec<Vec<u8>> {
     rows.iter().map(|row| row.get::<Vec<u8>, _>(0)).collect()
 }
 
-/// How many of these are in the store's files.
+/// The number of these blobs that the store's files contain.
 fn found(place: &Place, material: &[Vec<u8>]) -> usize {
     let read = |ending: &str| std::fs::read(format!("{}{ending}", place.file().display())).unwrap_or_default();
     let files = [read(""), read("-wal")];
     let is_there = |bytes: &&Vec<u8>| {
-        // Large ones are spread over pages.
+        // Large blobs are spread over pages, so only the first bytes are compared.
         let part = &bytes[..bytes.len().min(100)];
         files.iter().any(|file| file.windows(part.len()).any(|window| window == part))
     };
@@ -38,7 +38,7 @@ async fn wait_until_gone(place: &Place, material: &[Vec<u8>]) {
     panic!("erased material is still in the store's files");
 }
 
-/// A key with several versions, AES and RSA, of which all is erased; the material that it had.
+/// Schedules an AES and an RSA key with several versions for deletion, and returns their wrapped material.
 async fn doomed(place: &Place, kms: &Kms) -> Vec<Vec<u8>> {
     let session = admin(kms);
     session.create_key(NewKey::aes("kept")).await.unwrap();
@@ -69,7 +69,8 @@ async fn destroyed_material_is_in_no_file() {
     kms.close().await.unwrap();
 }
 
-/// Somebody reads a state in which it was still there: it is gone once that reader is done, without any other commit.
+/// A reader holds a snapshot that contains the material: it is erased when the reader is done, without any other
+/// commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_only_delays_it() {
     let place = Place::in_a_file();
@@ -85,7 +86,7 @@ async fn a_reader_only_delays_it() {
     kms.close().await.unwrap();
 }
 
-/// What a process left behind that ended before it was done goes with the first commit of the next one.
+/// Material that a process could not erase before its end is erased with the first commit of the next one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_next_process_completes_it() {
     let place = Place::in_a_file();
@@ -94,7 +95,7 @@ async fn the_next_process_completes_it() {
     let mut reader = SqliteConnection::connect(&place.url()).await.unwrap();
     sqlx::raw_sql("BEGIN; SELECT COUNT(*) FROM key_versions").execute(&mut reader).await.unwrap();
     assert_eq!(kms.run_scheduler().await.unwrap().destroyed.len(), 2);
-    // The reader keeps the log where it is while the service ends.
+    // The reader prevents the truncation of the write-ahead log while the service closes.
     kms.close().await.unwrap();
     assert_ne!(found(&place, &material), 0);
     let kms = Kms::open(place.config()).await.unwrap();
@@ -116,7 +117,8 @@ async fn a_replaced_signing_key_is_in_no_file() {
     kms.close().await.unwrap();
 }
 
-/// The process that erased it ends while somebody still reads; another one, which was open all along, completes it.
+/// The process that destroyed the key ends while a reader is active; another process, open all the time, completes the
+/// erasure.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_was_open_all_along_completes_it() {
     let place = Place::in_a_file();
@@ -124,7 +126,7 @@ async fn a_process_that_was_open_all_along_completes_it() {
     let other = Kms::open(place.config()).await.unwrap();
     let material = doomed(&place, &kms).await;
     admin(&other).encrypt("kept", b"x", &Context::new()).await.unwrap();
-    // What it may have found to complete when it began is done.
+    // By then, the other process has completed what it found when it started.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let mut reader = SqliteConnection::connect(&place.url()).await.unwrap();
     sqlx::raw_sql("BEGIN; SELECT COUNT(*) FROM key_versions").execute(&mut reader).await.unwrap();

@@ -1,12 +1,12 @@
-//! Error codes: pinned names and numbers, what is known of each, and that a test reaches each through the public API or
-//! this file says why none can.
+//! Tests of error codes: names and numbers are pinned, every code is documented, and every code is asserted in a test
+//! suite unless this file says why it cannot be reached.
 
 use std::error::Error as _;
 use std::io;
 
 use kms_lib::{Error, ErrorCode};
 
-/// Reached by no test of this crate, and why.
+/// The codes that no test of this crate reaches, with the reason.
 const UNREACHED: [(ErrorCode, &str); 4] = [
     (ErrorCode::RootKeyRefused, "needs a root key that another service holds"),
     (ErrorCode::CryptoFailure, "needs a random generator or cipher that fails"),
@@ -14,7 +14,7 @@ const UNREACHED: [(ErrorCode, &str); 4] = [
     (ErrorCode::UsedAfterFork, "needs a fork, which safe Rust does not have; the unit test of blocking pretends one"),
 ];
 
-/// Where the others are asserted.
+/// The test suites in which the other codes are asserted.
 const SUITES: [&str; 18] = [
     include_str!("../backup.rs"),
     include_str!("bad_input.rs"),
@@ -50,7 +50,8 @@ fn every_code_is_asserted_somewhere() {
     }
 }
 
-/// Every code by number. A line of this list is never changed or removed: programs have the name or the number.
+/// Every code with its number. A line of this list is never changed or removed, because programs depend on the name or
+/// the number.
 const PINNED: [(u16, &str); 53] = [
     (101, "InvalidArgument"),
     (102, "InvalidName"),
@@ -177,7 +178,7 @@ fn an_error_keeps_its_cause_and_shows_its_message_once() {
     let error = Error::new(ErrorCode::InputOutput, "the output failed: the pipe broke").with_source(cause);
     assert_eq!(error.to_string(), "InputOutput: the output failed: the pipe broke");
     assert_eq!(format!("{error:?}"), error.to_string());
-    // A clone has the same cause, and the cause is the very one, not a wrapper around it.
+    // A clone has the same cause, which is the original error and not a wrapper around it.
     let copy = error.clone();
     let found = copy.source().and_then(|source| source.downcast_ref::<io::Error>()).unwrap();
     assert_eq!(found.kind(), io::ErrorKind::BrokenPipe);

@@ -1,4 +1,4 @@
-//! What may go to other threads: checked when this is compiled. `surface.rs` sees to it that no method is missing.
+//! Tests at compile time that the futures can be sent to other threads. `surface.rs` checks that no method is missing.
 
 use kms_lib::SignatureAlgorithm::RsaPssSha256;
 use kms_lib::{
@@ -22,7 +22,7 @@ fn handles_are_shared_between_threads() {
     send_and_sync::<StreamDecryptor>();
 }
 
-/// The future of each method can be spawned on a runtime with many threads.
+/// The future of each method can be spawned on a multi-threaded runtime.
 fn send<T: Send>(_: T) {}
 
 #[expect(dead_code, reason = "compiled, never called")]
@@ -136,7 +136,7 @@ fn futures_of_administration(session: &Session) {
     send(session.compare_backup(""));
 }
 
-/// A future is really spawned, so that this is no mere claim of the compiler's.
+/// A future is actually spawned, so that this is tested at run time, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_works_on_any_thread() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,12 +1,12 @@
-//! Lists of a long log: bounded work for each page, and nothing that is left out.
+//! Tests of lists of a long log: the work per page is bounded, and nothing is left out.
 
 use crate::common::{Place, actor, admin};
 use kms_lib::{Action, AuditQuery, AuditRecord, Context, NewKey, Paging, Role, Session, Status};
 
-/// More than three times what is looked at for a page.
+/// Number of added records; more than three times what one page examines.
 const FILLING: u64 = 65_000;
 
-/// All pages of a list, one after the other, and how many there are.
+/// Returns all records of a list and the number of its pages.
 async fn pages(session: &Session, query: &AuditQuery, limit: usize) -> (Vec<AuditRecord>, usize) {
     let (mut paging, mut records, mut pages) = (Paging::new(limit), Vec::new(), 0);
     loop {
@@ -30,7 +30,7 @@ async fn a_filter_that_few_records_pass() {
     let wanted = kms.session(actor("alice", Role::Admin).with_request_id("wanted").unwrap());
     wanted.encrypt("k", b"x", &Context::new()).await.unwrap();
     kms.close().await.unwrap();
-    // Lists do not verify: rows of no meaning make the log long.
+    // Lists do not verify the log, so copied rows are enough to make it long.
     let size = place.number("SELECT MAX(seq) FROM audit_logs").await;
     let columns =
         "id, timestamp, actor, role, action, status, request_id, key_id, key_version, details, prev_hash, hash,
@@ -56,11 +56,11 @@ async fn a_filter_that_few_records_pass() {
             let (found, pages) = pages(&session, &query, limit).await;
             let expected = usize::from(query.request_id.as_deref() != Some("nothing"));
             assert_eq!(found.len(), expected, "{query:?}");
-            // A page looks at 20,000 records.
+            // A page examines 20,000 records.
             assert!((4..=6).contains(&pages), "{pages} {query:?}");
         }
     }
-    // Where an index finds all that is wanted, no page is short.
+    // If an index finds all matching records, every page is full.
     let page = session.list_audit(&AuditQuery::new().key(key), &Paging::new(1_000)).await.unwrap();
     assert_eq!(page.items.len(), 1_000);
     let (found, _) = pages(&session, &AuditQuery::new().request_id("filling").key(key), 1_000).await;

@@ -1,4 +1,4 @@
-//! What the library does: streams, lists, versions, input that is refused, its own interface.
+//! Tests of the library's features: streams, lists, versions, invalid input, and the public API.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 

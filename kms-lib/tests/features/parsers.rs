@@ -1,6 +1,6 @@
-//! Every parser of outside bytes, over the kept corpus of its fuzz target and random alterations of it: no panic, no
-//! hang, what must hold of everything accepted holds, and it is read the same way twice. `KMS_TEST_MODE=full`
-//! (tests/run --full) makes it a long run; `fuzz/run` is to do the same led by coverage.
+//! Tests of all parsers of external input, with the corpus of their fuzz targets and random alterations of it: no
+//! panic, no hang, the invariants of accepted input hold, and parsing is deterministic. `KMS_TEST_MODE=full` (tests/run
+//! --full) makes this a long run; `fuzz/run` does the same with coverage guidance.
 
 #[path = "../../fuzz/targets.rs"]
 mod targets;
@@ -20,7 +20,7 @@ fn corpus_of(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join("corpus").join(name)
 }
 
-/// What is kept for a target, in the order of its names, so that a seed means the same everywhere.
+/// The corpus of a target, sorted by file name, so that a seed has the same effect everywhere.
 fn kept(name: &str) -> Vec<Vec<u8>> {
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(corpus_of(name)).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -28,7 +28,7 @@ fn kept(name: &str) -> Vec<Vec<u8>> {
     files.iter().map(|file| std::fs::read(file).unwrap()).collect()
 }
 
-/// Alters bytes: flips, cuts, doubles, inserts, splices with another of the corpus.
+/// Alters an input of the corpus: flips, cuts, duplicates or inserts bytes, or splices it with another input.
 fn alter(random: &mut StdRng, corpus: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = corpus[random.random_range(0..corpus.len())].clone();
     for _ in 0..random.random_range(0..4) {
@@ -76,7 +76,7 @@ fn every_parser_survives_what_is_altered() {
     }
 }
 
-/// Targets, corpora and the fuzzer's programs are the same.
+/// The targets, the corpora and the fuzzing programs correspond to each other.
 #[test]
 fn every_target_has_its_corpus_and_its_program() {
     let names = |folder: PathBuf| -> BTreeSet<String> {

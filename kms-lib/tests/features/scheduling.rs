@@ -1,4 +1,4 @@
-//! Several nodes on one store: one of them does the scheduler's jobs of a period.
+//! Tests of the scheduler with several nodes on one store: one node does the jobs of a period.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ async fn one_node_does_the_jobs_of_a_period() {
     }
     kms.close().await.unwrap();
     place.pass_days(31);
-    // A few seconds before the next minute.
+    // Starts a few seconds before the next minute.
     let second = place.now().micros() / 1_000_000 % 60;
     place.pass_seconds(56 - second);
     let mut nodes = Vec::new();
@@ -25,7 +25,7 @@ async fn one_node_does_the_jobs_of_a_period() {
         let config = place.config().scheduler(SchedulerConfig::new().cron("* * * * *"));
         nodes.push(Kms::open(config).await.unwrap());
     }
-    // The jobs of one period, which end with a verification.
+    // Waits for the jobs of one period, which end with a verification.
     let session = admin(&nodes[0]);
     let verifications = || async {
         let log = whole_log(&session).await;
@@ -37,14 +37,14 @@ async fn one_node_does_the_jobs_of_a_period() {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    // Those who stand by have looked once more by then.
+    // By then, the standby nodes have checked once more.
     tokio::time::sleep(Duration::from_secs(11)).await;
     let log = whole_log(&session).await;
     let rotations: Vec<_> = log.iter().filter(|row| row.action == Action::KeyRotate.as_str()).collect();
     assert_eq!(rotations.len(), KEYS);
     assert!(rotations.iter().all(|row| row.status == Status::Success.as_str()), "lost races are in the log");
     assert_eq!(verifications().await, 1);
-    // The next period is done too, by whichever node.
+    // The jobs of the next period are done too, by any node.
     place.pass_seconds(60);
     for _ in 0..800 {
         if verifications().await > 1 {
@@ -58,8 +58,8 @@ async fn one_node_does_the_jobs_of_a_period() {
     }
 }
 
-/// Versions past their window are looked up page by page: those that are left alone, because they were used since they
-/// were replaced, do not keep the others from their turn.
+/// Versions past their window are examined page by page: those that are kept, because they were used after their
+/// replacement, do not block the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn versions_past_their_window_are_revoked_page_by_page() {
     const VERSIONS: u32 = 250;
@@ -73,7 +73,7 @@ async fn versions_past_their_window_are_revoked_page_by_page() {
         sealed.push(session.encrypt("k", b"x", &Context::new()).await.unwrap().ciphertext);
         session.rotate_key("k", None).await.unwrap();
     }
-    // The first ones were used after they had been replaced. Many windows end at the same time.
+    // The first versions were used after their replacement. Many windows end at the same time.
     for ciphertext in &sealed[..150] {
         session.decrypt(ciphertext, &Context::new()).await.unwrap();
     }

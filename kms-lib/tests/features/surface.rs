@@ -1,11 +1,11 @@
-//! The public API as text, `public-api.txt`, which `tests/public-api/run` compares with the crate: what is async is
-//! there for callers without a runtime too, and what a caller can be given has a name at the root.
+//! Tests of the public API as listed in `public-api.txt`, which `tests/public-api/run` compares with the crate: every
+//! async method has a blocking counterpart, and every type in a signature has a public name.
 
 use std::collections::BTreeMap;
 
 const LISTING: &str = include_str!("../../public-api.txt");
 
-/// The functions of a type, by name: whether they are async, and what is behind the name.
+/// The functions of a type by name: whether they are async, and the rest of the signature.
 fn functions(of: &str) -> BTreeMap<&'static str, (bool, String)> {
     let mut found = BTreeMap::new();
     for line in LISTING.lines() {
@@ -19,7 +19,7 @@ fn functions(of: &str) -> BTreeMap<&'static str, (bool, String)> {
     found
 }
 
-/// Methods that take other readers and writers than those of the async runtime.
+/// Methods whose blocking counterparts take other readers and writers.
 const OTHER_STREAMS: [&str; 2] = ["encrypt_reader", "decrypt_reader"];
 
 #[test]
@@ -30,7 +30,7 @@ fn every_method_is_there_for_callers_without_a_runtime() {
         let count = methods.values().filter(|(is_async, _)| *is_async).count();
         assert!(count >= least, "only {count} async methods of {of}: the listing is not read rightly");
         for (name, (_, signature)) in methods {
-            // What derived traits bring is on both sides.
+            // Methods of derived traits exist on both sides.
             let Some((is_async, twin)) = mirrored.get(name) else { panic!("blocking::{of}::{name} is missing") };
             assert!(!is_async, "blocking::{of}::{name} is async");
             let twin = twin.replace("kms_lib::blocking::", "kms_lib::");
@@ -51,7 +51,7 @@ fn the_future_of_every_method_is_checked() {
     }
 }
 
-/// Private modules leave no trace in signatures: a user can write every type by a path of at most one public module.
+/// No signature mentions a private module: a user can name every type by a path with at most one public module.
 #[test]
 fn every_type_of_a_signature_has_a_public_name() {
     let modules = ["audit", "blocking", "json", "limits", "metrics"];
@@ -65,7 +65,7 @@ fn every_type_of_a_signature_has_a_public_name() {
     }
 }
 
-/// What may grow is closed to being matched or made without a rest; what is listed here is meant to be complete.
+/// Enums that may grow are `#[non_exhaustive]`.
 #[test]
 fn enums_can_grow() {
     for line in LISTING.lines() {

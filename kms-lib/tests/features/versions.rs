@@ -1,11 +1,11 @@
-//! Keys with many versions: their number is limited, and what nobody can use any more is trimmed.
+//! Tests of keys with many versions: their number is limited, and unusable versions can be trimmed.
 
 use crate::common::{Place, actor, admin, check_usable, code, last_record};
 use kms_lib::{
     AuditQuery, AuditRecord, Context, ErrorCode, Kms, NewGrant, NewKey, Paging, Permission, Role, Session, VersionState,
 };
 
-/// A service whose keys have at most five versions.
+/// Opens a service with at most five versions per key.
 async fn limited(place: &Place) -> Kms {
     let file = place.folder.path().join("kms.toml");
     std::fs::write(&file, "[limits]\nversions = 5\n").unwrap();
@@ -40,7 +40,7 @@ async fn a_key_with_too_many_versions_is_rotated_once_it_is_trimmed() {
     let error = session.rotate_key("k", None).await.unwrap_err();
     assert!(error.message().contains("trim"), "{error}");
 
-    // The scheduler says so once a day.
+    // The scheduler records this once a day.
     let of_scheduler = AuditQuery::new().key(key).actor("scheduler");
     let recorded = async || failures(&session.list_audit(&of_scheduler, &Paging::new(100)).await.unwrap().items);
     place.pass_days(1);
@@ -52,7 +52,7 @@ async fn a_key_with_too_many_versions_is_rotated_once_it_is_trimmed() {
     kms.run_scheduler().await.unwrap();
     assert_eq!(recorded().await, 2);
 
-    // Only what is revoked goes: the windows of the others are not over.
+    // Only the revoked version is trimmed, because the windows of the others have not ended.
     use VersionState::{Destroyed, Disabled, Enabled};
     session.trim_key("k").await.unwrap();
     assert_eq!(states(&session, "k").await, [Disabled, Destroyed, Disabled, Disabled, Enabled]);
@@ -68,7 +68,7 @@ async fn a_key_with_too_many_versions_is_rotated_once_it_is_trimmed() {
     assert_eq!(states(&session, "k").await, [Destroyed, Destroyed, Destroyed, Destroyed, Disabled, Enabled]);
     assert_eq!(code(session.decrypt(&first, &none).await), ErrorCode::VersionDestroyed);
     assert_eq!(session.decrypt(&last, &none).await.unwrap().plaintext.as_slice(), b"last");
-    // Again is no change, and the first answer under the same idempotency key.
+    // Repeating the call changes nothing, and returns the first result under the same idempotency key.
     assert_eq!(once.trim_key("k").await.unwrap().versions.unwrap().len(), 6);
     session.trim_key("k").await.unwrap();
     assert!(last_record(&session).await.details.unwrap().contains("\"changed\":false"));
@@ -82,7 +82,7 @@ async fn a_key_with_too_many_versions_is_rotated_once_it_is_trimmed() {
     kms.close().await.unwrap();
 }
 
-/// Trimming needs `delete`, and is done in steps, each with its record.
+/// Trimming needs the `delete` permission and is done in steps, each with a record.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_versions_are_trimmed_in_steps() {
     let place = Place::new();

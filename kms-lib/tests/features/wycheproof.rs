@@ -1,4 +1,4 @@
-//! Both providers against the test vectors of Project Wycheproof.
+//! Tests of both cryptography providers with the vectors of Project Wycheproof.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ fn providers() -> Vec<Arc<dyn Provider>> {
     providers
 }
 
-/// Counts the vectors a test ran, so that a set whose filter fits nothing does not pass.
+/// Counts the vectors of a test, so that a test whose filter matches nothing fails.
 #[derive(Default)]
 struct Count {
     accepted: usize,
@@ -21,7 +21,7 @@ struct Count {
 }
 
 impl Count {
-    /// Vectors that may pass or fail are refused by both providers: they are deviations from the standard.
+    /// Vectors whose result is optional deviate from the standard, and both providers refuse them.
     fn check(&mut self, provider: &dyn Provider, id: usize, comment: &str, expected: TestResult, accepted: bool) {
         assert_eq!(accepted, expected == TestResult::Valid, "{} {id}: {comment} ({expected:?})", provider.name());
         if accepted {
@@ -57,7 +57,7 @@ fn aes_gcm() {
                 match opened {
                     Ok(plaintext) => {
                         assert_eq!(plaintext[..], test.pt[..], "{}", test.tc_id);
-                        // The offset leaves what stands in front of the plaintext alone.
+                        // With the offset, bytes before the plaintext stay unchanged.
                         let mut buffer = [b"front", &test.pt[..]].concat();
                         key.seal(nonce, &test.aad, &mut buffer, 5).unwrap();
                         assert_eq!(buffer, [b"front", &sealed[..]].concat(), "{}", test.tc_id);
@@ -86,8 +86,8 @@ fn rsa_oaep() {
                 let public = provider.rsa_public(&private.public_pem().unwrap()).unwrap();
                 for test in group.tests {
                     let opened = private.oaep_decrypt(&test.label, &test.ct);
-                    // RustCrypto ignores the first byte, on which Manger's attack works, instead of comparing it
-                    // in constant time (draft-irtf-cfrg-rsa-guidance). Should it change its mind, this tells.
+                    // RustCrypto ignores the first byte, which Manger's attack exploits, instead of comparing it in
+                    // constant time (draft-irtf-cfrg-rsa-guidance). If that changes, this test fails.
                     if provider.name() == CryptoProvider::RustCrypto && test.comment == "First byte is 1" {
                         assert_eq!(opened.unwrap()[..], test.pt[..]);
                         continue;
@@ -118,7 +118,7 @@ fn rsa_pkcs1_signatures() {
             for test in group.tests {
                 let accepted = public.verify(SignatureAlgorithm::RsaPkcs1Sha256, &test.msg, &test.sig);
                 count.check(&*provider, test.tc_id, &test.comment, test.result, accepted);
-                // Some vectors are good signatures of the other algorithm.
+                // Some vectors are valid signatures of the other algorithm.
                 let other = test.flags.contains(&rsa_pkcs1_verify::TestFlag::WrongPrimitive);
                 assert!(other || !public.verify(SignatureAlgorithm::RsaPssSha256, &test.msg, &test.sig));
             }
@@ -151,7 +151,7 @@ fn rsa_pss_signatures() {
     }
 }
 
-/// A salt of another length is another algorithm: valid there, refused here.
+/// A salt of another length is another algorithm: valid in the vectors, refused here.
 #[test]
 fn rsa_pss_without_salt_is_refused() {
     for provider in providers() {
@@ -186,7 +186,7 @@ fn ed25519() {
     }
 }
 
-/// Keys of other sizes are refused, whatever the crates below would take.
+/// Keys of other sizes are refused, even if the underlying crates would accept them.
 #[test]
 fn other_key_sizes_are_refused() -> Result<()> {
     for provider in providers() {

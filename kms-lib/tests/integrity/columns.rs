@@ -1,5 +1,5 @@
-//! Every column of every table, altered: the service does not open the store or verification finds it, or the column is
-//! one of those of which ARCHITECTURE.md says that nothing protects them. And what is put back as a whole.
+//! Tests that tampering with any column of any table is detected when the store is opened or verified, unless
+//! ARCHITECTURE.md lists the column as unprotected; and tests of rollbacks as a whole.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use kms_lib::{
 };
 use sqlx::{Connection, Row, SqliteConnection};
 
-/// Counters and notes for the metrics. Kept requests are sealed, but looked at only when a request comes
+/// Counters and notes for the metrics. Idempotency records are sealed, but only checked when a request uses them
 /// (tests/engines/idempotency.rs).
 const UNPROTECTED: [(&str, &str); 16] = [
     ("idempotency", "answer"),
@@ -30,7 +30,7 @@ const UNPROTECTED: [(&str, &str); 16] = [
     ("version_usage", "near_limit"),
 ];
 
-/// A closed store with rows in every table, of every kind.
+/// Creates a closed store with rows of every kind in every table.
 async fn prepared() -> Place {
     let place = Place::new();
     let kms = place.open().await;
@@ -56,7 +56,7 @@ async fn prepared() -> Place {
     place
 }
 
-/// Leaves an entry in the quarantine, of a row that was released again.
+/// Quarantines and releases a row, which leaves an entry in the quarantine table.
 async fn quarantine_and_release(place: &Place) {
     place.tamper("UPDATE grants SET principal = 'mallory' WHERE principal = 'app'").await;
     place.open().await.close().await.unwrap();
@@ -74,7 +74,7 @@ fn copy(place: &Place) -> Place {
     new
 }
 
-/// What is wrong with the store: the code with which it does not open, or the first finding.
+/// The error code with which the store does not open, or the first finding of a verification.
 async fn find(place: &Place) -> Option<String> {
     let kms = match Kms::open(place.config()).await {
         Ok(kms) => kms,
@@ -104,7 +104,7 @@ async fn every_column_of_every_table() {
             "service_keys" => "'service_keys ' || kind || ' ' || number".to_owned(),
             other => format!("'{other}'"),
         };
-        // All rows of most tables; of the long ones the first and the last.
+        // All rows of most tables; the first and the last row of long ones.
         let sql = format!(
             "SELECT rowid, {label} FROM \"{table}\" WHERE rowid IN (SELECT rowid FROM \"{table}\" ORDER BY rowid LIMIT 4)
              OR rowid = (SELECT MAX(rowid) FROM \"{table}\")"
@@ -124,7 +124,7 @@ async fn every_column_of_every_table() {
                  WHEN 'text' THEN {name} || 'x' WHEN 'blob' THEN randomblob(MAX(length({name}), 1)) ELSE {absent} END
                  WHERE rowid = {id}"
             );
-            // Two rows of one name, or of one version, the database itself does not take.
+            // The database itself refuses two rows with one name or version.
             if !place.try_tamper(&sql).await {
                 continue;
             }
@@ -140,7 +140,7 @@ async fn every_column_of_every_table() {
     assert_eq!(unnoticed, expected);
 }
 
-/// The end of the log put back, with the signature it had: as far as something else is left, that shows it.
+/// The head is rolled back with its former signature; whatever else is left reveals it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_head_with_its_older_signature() {
     let place = Place::new();
@@ -163,14 +163,14 @@ async fn an_older_head_with_its_older_signature() {
     let rows = "DELETE FROM \"keys\"; INSERT INTO \"keys\" SELECT * FROM old.\"keys\"; DELETE FROM key_versions;
                 INSERT INTO key_versions SELECT * FROM old.key_versions;";
 
-    // The head alone: records stand behind it.
+    // Only the head is rolled back: records exist after it.
     let put_back = copy(&place);
     put_back.tamper(&format!("{attach}{head}")).await;
     let kms = put_back.open().await;
     let report = admin(&kms).verify_audit().await.unwrap();
     assert!(report.faults[0].finding == Finding::BeyondHead && report.broken_at == Some(4), "{report:?}");
     kms.close().await.unwrap();
-    // The log too: the rows say of themselves that they are newer, and are not used.
+    // The log is rolled back too: the rows show that they are newer, and are not used.
     let put_back = copy(&place);
     put_back.tamper(&format!("{attach}{head}{log}")).await;
     let kms = put_back.open().await;
@@ -178,14 +178,14 @@ async fn an_older_head_with_its_older_signature() {
     let report = admin(&kms).verify_audit().await.unwrap();
     assert!(!report.ok && report.faults[0].to_string().contains("of keys"), "{report:?}");
     kms.close().await.unwrap();
-    // Everything: nothing in the store can tell, and the revoked key is usable again ...
+    // Everything is rolled back: nothing in the store reveals it, and the revoked key is usable again ...
     let put_back = copy(&place);
     put_back.tamper(&format!("{attach}{head}{log}{rows}")).await;
     let kms = put_back.open().await;
     assert!(admin(&kms).verify_audit().await.unwrap().ok);
     admin(&kms).encrypt("a", b"x", &Context::new()).await.unwrap();
     kms.close().await.unwrap();
-    // ... but the high-water file can, and so can who kept a checkpoint elsewhere: that of the present is larger.
+    // ... but the high-water file reveals it, and so does a checkpoint kept elsewhere that is larger.
     put_back.tamper(&format!("{attach}{head}{log}{rows}")).await;
     let error = Kms::open(put_back.config().high_water(&water)).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::RestoreDetected);

@@ -1,5 +1,5 @@
-//! The log of Mini KMS on Node after its import: what is listed, what verification says of it, and what it finds when
-//! somebody alters it in the database.
+//! Tests of the imported log of Mini KMS on Node: how it is listed and verified, and how tampering in the database is
+//! detected.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ fn read(file: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(shared(file)).unwrap()).unwrap()
 }
 
-/// A log of that service, in format 1, each row a second behind the one before.
+/// A log of that service in format 1, with one row per second.
 fn chain(rows: usize) -> Vec<Value> {
     let mut log: Vec<Value> = Vec::with_capacity(rows);
     for n in 0..rows {
@@ -29,7 +29,7 @@ fn chain(rows: usize) -> Vec<Value> {
     log
 }
 
-/// A row that links to `prev`. Its id says nothing about its place.
+/// A row that links to `prev`. Its id does not depend on its place.
 fn row(n: usize, prev: &str) -> Value {
     let id = format!("{:08x}-0000-4000-8000-{n:012x}", (n as u32).wrapping_mul(2_654_435_761));
     let (minute, second) = (n / 60 % 60, n % 60);
@@ -44,7 +44,7 @@ fn row(n: usize, prev: &str) -> Value {
     row
 }
 
-/// A file that holds a log.
+/// A file that contains a log.
 struct Source(tempfile::TempDir);
 
 impl Source {
@@ -75,7 +75,7 @@ async fn rows(session: &Session) -> Vec<ImportedRow> {
     }
 }
 
-/// How many records seal imported rows.
+/// The number of records that seal imported rows.
 async fn seals(session: &Session) -> usize {
     let action = Action::LegacyImport.as_str();
     whole_log(session).await.iter().filter(|record| record.action == action).count()
@@ -132,7 +132,7 @@ async fn a_run_that_finds_nothing_new_seals_nothing() {
     assert_eq!(source.import(&session, &ImportJob::default()).await, dry);
     assert_eq!((seals(&session).await, rows(&session).await.len()), (1, 20));
 
-    // New rows come behind those that are here.
+    // New rows are appended to the imported ones.
     source.write(&log);
     let found = source.import(&session, &ImportJob::default()).await;
     assert_eq!((found.rows, found.heads.count, seals(&session).await), (30, 1, 2));
@@ -140,7 +140,7 @@ async fn a_run_that_finds_nothing_new_seals_nothing() {
     let expected: Vec<&str> = log.iter().map(|row| row["hash"].as_str().unwrap()).collect();
     assert_eq!(hashes, expected);
 
-    // What is altered or deleted in the source afterwards is kept as it was, and reported.
+    // Rows that are altered or deleted in the source later keep their imported state, and are reported.
     let mut altered = log.clone();
     altered[3]["actor"] = json!("mallory");
     altered.remove(11);
@@ -183,7 +183,7 @@ async fn what_was_wrong_before_stays_listed() {
     kms.close().await.unwrap();
 }
 
-/// Whoever writes to the database can alter imported rows, but not unnoticed.
+/// An attacker with write access to the database can alter imported rows, but verification finds it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_altered_afterwards_is_found() {
     let place = Place::new();
@@ -277,7 +277,7 @@ async fn other_logs_and_deleted_ones_are_found() {
     kms.close().await.unwrap();
 }
 
-/// A verification that goes on from the last one knows from there which logs there were, also in another process.
+/// An incremental verification knows the imported logs from the previous one, also in another process.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_gone_is_found_without_reading_all_records_again() {
     let place = Place::new();
@@ -289,7 +289,7 @@ async fn a_log_that_is_gone_is_found_without_reading_all_records_again() {
     let first = place.number("SELECT seq FROM legacy_logs").await;
     source.write(&log);
     source.import(&session, &ImportJob::default()).await;
-    // Past a kept checkpoint, from which the next verification goes on.
+    // Writes records past a stored checkpoint, from which the next verification continues.
     session.create_key(NewKey::aes("c")).await.unwrap();
     let tasks: Vec<_> = (0..64)
         .map(|_| {
@@ -326,7 +326,7 @@ async fn a_log_that_is_gone_is_found_without_reading_all_records_again() {
     }
 }
 
-/// Pages of long rows are shorter, and nothing is left out between them.
+/// Pages of long rows contain fewer rows, and no row is left out.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_rows_are_read_a_few_at_a_time() {
     let place = Place::new();
@@ -351,7 +351,7 @@ async fn long_rows_are_read_a_few_at_a_time() {
     assert_eq!(pages.iter().map(Vec::len).collect::<Vec<usize>>(), [2, 2, 1]);
     assert_eq!(rows(&session).await.len(), 5);
     assert_eq!(verified(&session).await.imported, [found]);
-    // A row that is longer than any that was imported is not loaded.
+    // A row that is longer than imports allow is not loaded.
     let long = "y".repeat(1_500_000);
     place.tamper(&format!("UPDATE legacy_rows SET body = REPLACE(body, 'ENCRYPT', '{long}') WHERE position = 5")).await;
     let report = session.verify_audit().await.unwrap();
@@ -363,7 +363,7 @@ async fn long_rows_are_read_a_few_at_a_time() {
     kms.close().await.unwrap();
 }
 
-/// Rows that were altered here are not sealed a second time.
+/// Rows that were altered in this store are not sealed a second time.
 #[tokio::test(flavor = "multi_thread")]
 async fn altered_rows_are_not_sealed_again() {
     let place = Place::new();
@@ -380,7 +380,7 @@ async fn altered_rows_are_not_sealed_again() {
     kms.close().await.unwrap();
 }
 
-/// A store that was closed and opened, and one that was copied, have the same imported log.
+/// The imported log is the same after reopening the store and in a copy of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_process_verifies_it_too() {
     let place = Place::new();
@@ -393,7 +393,7 @@ async fn another_process_verifies_it_too() {
     kms.close().await.unwrap();
 }
 
-/// A run that ends anywhere leaves rows that are sealed, and the next one goes on behind them.
+/// An import that is interrupted at any point leaves sealed rows, and the next run continues after them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_is_cut_off_is_carried_on() {
     let log = chain(4_000);

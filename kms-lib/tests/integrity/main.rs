@@ -1,4 +1,4 @@
-//! What somebody who can write to the store may try, and what becomes of it.
+//! Tests of attacks with write access to the store, and of their detection.
 
 #![allow(clippy::unwrap_used)]
 

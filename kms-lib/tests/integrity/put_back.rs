@@ -1,11 +1,11 @@
-//! Rows put back to an older state, each with the seal it had then: not used, though every seal is good.
+//! Tests of rows that are rolled back with their former seals: they are not used although every seal is valid.
 
 use std::path::{Path, PathBuf};
 
 use crate::common::{Place, actor, admin, check_usable, code};
 use kms_lib::{Context, ErrorCode, Kms, NewGrant, NewKey, NewToken, Permission, Role};
 
-/// A store in which much was taken away, with a copy of it from before.
+/// Creates a store in which keys, grants and tokens were revoked, with a copy from before.
 struct Taken {
     place: Place,
     old: PathBuf,
@@ -42,7 +42,7 @@ async fn taken() -> Taken {
     Taken { place, old, sealed, sealed_b, token: token.token.to_string() }
 }
 
-/// Puts tables back to what they are in another file.
+/// Rolls tables back to their state in another file.
 async fn put_back(place: &Place, from: &Path, tables: &[&str]) {
     let mut sql = format!("ATTACH '{}' AS old;", from.display());
     for table in tables {
@@ -51,7 +51,7 @@ async fn put_back(place: &Place, from: &Path, tables: &[&str]) {
     place.tamper(&sql).await;
 }
 
-/// What was taken away gives nothing, and everything else works.
+/// Checks that revoked grants, versions and tokens have no effect, and that everything else works.
 async fn check_refused(taken: &Taken, kms: &Kms, expected: &[&str]) {
     let session = admin(kms);
     let none = Context::new();
@@ -64,7 +64,7 @@ async fn check_refused(taken: &Taken, kms: &Kms, expected: &[&str]) {
     let app = kms.session(actor("app", Role::App));
     assert_eq!(code(app.encrypt("c", b"x", &none).await), ErrorCode::AccessDenied);
     assert_eq!(code(kms.authenticate(&taken.token).await), ErrorCode::NotAuthenticated);
-    // Keys that nobody has touched are usable.
+    // Other keys are usable.
     let sealed = session.encrypt("c", b"x", &none).await.unwrap();
     session.decrypt(&sealed.ciphertext, &none).await.unwrap();
     let report = session.verify_audit().await.unwrap();
@@ -90,7 +90,7 @@ async fn rows_put_back_with_their_former_seals_are_not_used() {
         put_back(&taken.place, &taken.old, tables).await;
         let kms = taken.place.open().await;
         check_refused(&taken, &kms, tables).await;
-        // Whatever is changed meanwhile does not make good what was put back.
+        // Later changes do not make rolled-back rows valid.
         let name = format!("while-{}", tables.join("-"));
         admin(&kms).create_key(NewKey::aes(name)).await.unwrap();
         check_refused(&taken, &kms, tables).await;
@@ -98,7 +98,7 @@ async fn rows_put_back_with_their_former_seals_are_not_used() {
         let kms = taken.place.open().await;
         check_refused(&taken, &kms, tables).await;
         kms.close().await.unwrap();
-        // Put right again, without what was changed meanwhile: by the file as it was.
+        // Repaired by restoring the file, without the later changes.
         std::fs::copy(&present, taken.place.file()).unwrap();
         let kms = taken.place.open().await;
         check_refused(&taken, &kms, &[]).await;
@@ -107,7 +107,7 @@ async fn rows_put_back_with_their_former_seals_are_not_used() {
     }
 }
 
-/// Removed rows count like rows put back; what cannot be told is not used.
+/// Removed rows count like rolled-back ones, and nothing is used that cannot be verified.
 #[tokio::test(flavor = "multi_thread")]
 async fn where_the_log_is_altered_too_nothing_is_used() {
     let taken = taken().await;
@@ -123,14 +123,13 @@ async fn where_the_log_is_altered_too_nothing_is_used() {
     kms.close().await.unwrap();
 }
 
-/// A verification that goes on from an earlier one does not know the record of the last change, and finds it all the
-/// same.
+/// An incremental verification does not read the record of the last change, and finds the rollback anyway.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_incremental_verification_finds_rows_put_back() {
     let taken = taken().await;
     let kms = taken.place.open().await;
     let session = admin(&kms);
-    // Past a kept checkpoint.
+    // Writes records past a stored checkpoint.
     let tasks: Vec<_> = (0..64)
         .map(|_| {
             let session = session.clone();
@@ -147,13 +146,13 @@ async fn an_incremental_verification_finds_rows_put_back() {
     assert!(session.verify_audit().await.unwrap().ok);
     let report = session.verify_audit_incrementally().await.unwrap();
     assert!(report.ok && report.from > 8_000, "{report:?}");
-    // Under the running service, which has the right rows in memory.
+    // Rolled back under the running service, which has the right rows in memory.
     put_back(&taken.place, &taken.old, &["grants"]).await;
     let report = session.verify_audit_incrementally().await.unwrap();
     assert!(!report.ok && report.faults[0].to_string().contains("of grants "), "{:?}", report.faults);
     kms.close().await.unwrap();
 
-    // Nobody but the service says up to where the log was verified.
+    // Only the service itself determines up to which record the log was verified.
     let place = Place::new();
     std::fs::copy(taken.place.folder.path().join("old.db"), place.file()).unwrap();
     place.tamper("INSERT INTO meta VALUES ('audit.verified_size', '8')").await;
@@ -162,7 +161,8 @@ async fn an_incremental_verification_finds_rows_put_back() {
     kms.close().await.unwrap();
 }
 
-/// A row put back in the moment after its change is not overlooked by a process that learns of the change only then.
+/// A row that is rolled back immediately after its change is noticed by a process that learns of the change only
+/// afterwards.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_hidden_from_another_process_is_noticed() {
     let taken = taken().await;
@@ -175,7 +175,7 @@ async fn a_change_hidden_from_another_process_is_noticed() {
     let before = taken.place.folder.path().join("before.db");
     kms.session(actor("alice", Role::Admin)).backup(&before).await.unwrap();
     admin(&kms).revoke_grant(grant.id).await.unwrap();
-    // In one transaction of its own, so that the other process never sees the withdrawn grant.
+    // Restored so that the other process never sees the revoked grant.
     put_back(&taken.place, &before, &["grants"]).await;
     let refused = code(app.encrypt("c", b"x", &Context::new()).await);
     assert!(matches!(refused, ErrorCode::IntegrityFailure | ErrorCode::AccessDenied), "{refused}");

@@ -1,5 +1,5 @@
-//! Verification of a store that is in use: old records are read again within a bounded time, and a store that was
-//! rolled back underneath is not called good.
+//! Tests of verification during use: old records are read again within a bounded time, and a store that was rolled back
+//! meanwhile does not pass.
 
 use crate::common::{Place, actor, admin};
 use kms_lib::{Context, Finding, Kms, NewKey, Role, Session, VerifyOptions};
@@ -20,7 +20,7 @@ async fn encrypt(session: &Session, count: usize) {
     }
 }
 
-/// A closed store with two kept checkpoints, verified.
+/// Creates a closed, verified store with two stored checkpoints.
 async fn verified() -> Place {
     let place = Place::in_a_file();
     let kms = place.open().await;
@@ -42,8 +42,8 @@ fn copy(place: &Place) -> Place {
 
 const HOUR: i64 = 3_600;
 
-/// The hours after which the scheduler finds a fault, if it runs every six hours; `before_run` is what an attacker
-/// executes each time.
+/// The hours until the scheduler finds a fault, if it runs every six hours; an attacker executes `before_run` before
+/// each run.
 async fn found_after(place: &Place, before_run: Option<&str>) -> Option<i64> {
     let kms = place.open().await;
     for hour in (6..=7 * 24 + 6).step_by(6) {
@@ -72,7 +72,7 @@ async fn an_old_record_is_read_again_within_the_time() {
         let hours = found_after(&place, None).await.unwrap();
         assert!(hours <= 7 * 24, "record {seq} was found after {hours} hours");
     }
-    // An index that lacks an old record is found in the same way.
+    // A missing index entry for an old record is found in the same way.
     let place = copy(&original);
     let whole = "CREATE INDEX audit_logs_actor ON audit_logs (actor, seq)";
     place
@@ -84,7 +84,7 @@ async fn an_old_record_is_read_again_within_the_time() {
     assert!(found_after(&place, None).await.is_some());
 }
 
-/// Whoever can write the database cannot keep the window away from a record.
+/// An attacker with write access to the database cannot keep the window away from a record.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_position_of_the_window_cannot_be_set() {
     let original = verified().await;
@@ -95,7 +95,7 @@ async fn the_position_of_the_window_cannot_be_set() {
     let (after, end) = report.reread.unwrap();
     assert!(report.ok && after == 0 && end >= 8_192, "{report:?}");
     kms.close().await.unwrap();
-    // The state behind the record, put back before every run.
+    // The attacker restores a window position after the record before every run.
     place
         .tamper("CREATE TABLE kept AS SELECT * FROM meta; UPDATE audit_logs SET actor = 'mallory' WHERE seq = 50")
         .await;
@@ -103,7 +103,7 @@ async fn the_position_of_the_window_cannot_be_set() {
     let hours = found_after(&place, Some(again)).await.unwrap();
     assert!(hours <= 5 * 24 + 6, "found after {hours} hours");
 
-    // Removed or made up: everything is verified.
+    // If the position is missing or forged, everything is verified.
     for sql in [
         "DELETE FROM meta WHERE name = 'audit.reverify_window'",
         "UPDATE meta SET value = replace(value, ' 0 ', ' 8192 ') WHERE name = 'audit.reverify_window'",
@@ -121,8 +121,7 @@ async fn the_position_of_the_window_cannot_be_set() {
     kms.close().await.unwrap();
 }
 
-/// Puts the whole store back to what it is in another file, under whoever has it open.
-/// A verification that begins where its caller says does not move the place from which others go on.
+/// A verification that starts at a size given by the caller does not move the point from which later ones continue.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verification_with_a_gap_does_not_count() {
     let place = Place::in_a_file();
@@ -139,6 +138,7 @@ async fn a_verification_with_a_gap_does_not_count() {
     kms.close().await.unwrap();
 }
 
+/// Rolls the whole store back to its state in another file while it is open.
 async fn roll_back(place: &Place, old: &std::path::Path) {
     let mut sql = format!("ATTACH '{}' AS old; BEGIN;", old.display());
     for table in [
@@ -177,20 +177,20 @@ async fn a_store_rolled_back_under_a_service_is_not_good() {
         let finding = &report.faults[0].finding;
         assert!(matches!(finding, Finding::RolledBack { size, seen } if size < seen && *seen >= 66), "{finding:?}");
     }
-    // It goes on from there in another process, and is longer than it was.
+    // Another process continues from the rolled-back state until the log is longer than before.
     let other = place.open().await;
     encrypt(&admin(&other), 128).await;
     assert!(admin(&other).verify_audit().await.unwrap().ok);
     let report = session.verify_audit().await.unwrap();
     assert!(matches!(report.faults[0].finding, Finding::RolledBack { .. }), "{report:?}");
     other.close().await.unwrap();
-    // Closing does not make the next process forget it.
+    // The next process still detects the rollback after closing.
     kms.close().await.unwrap();
     let error = Kms::open(place.config().high_water(&water)).await.unwrap_err();
     assert_eq!(error.code(), kms_lib::ErrorCode::RestoreDetected, "{error}");
 }
 
-/// What another process noted in the high-water file counts too.
+/// A state that another process noted in the high-water file counts too.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_high_water_file_is_held_against_the_store() {
     let place = Place::in_a_file();
@@ -200,7 +200,7 @@ async fn the_high_water_file_is_held_against_the_store() {
     let old = place.folder.path().join("old.db");
     kms.session(actor("alice", Role::Admin)).backup(&old).await.unwrap();
     kms.close().await.unwrap();
-    // As it is a second later.
+    // The note of a later state of the same store.
     let note = {
         let ahead = Place::in_a_file();
         std::fs::copy(place.file(), ahead.file()).unwrap();
@@ -215,7 +215,7 @@ async fn the_high_water_file_is_held_against_the_store() {
     let report = admin(&kms).verify_audit().await.unwrap();
     assert!(matches!(report.faults[0].finding, Finding::RolledBack { .. }), "{report:?}");
     kms.close().await.unwrap();
-    // One that is damaged is said to be.
+    // A damaged high-water file is reported.
     let kms = place.open().await;
     kms.close().await.unwrap();
     let kms = Kms::open(place.config().high_water(place.folder.path().join("other"))).await.unwrap();

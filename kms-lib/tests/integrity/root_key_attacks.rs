@@ -1,5 +1,5 @@
-//! Attacks on replacing a root key, and calls that meet each other: what an attacker with write access to the database
-//! can bring about, and what must not be lost whatever is called at the same moment.
+//! Tests of attacks on the replacement of root keys, and of concurrent calls: what an attacker with write access to the
+//! database can achieve, and what must not be lost by any combination of calls.
 
 use std::sync::Arc;
 
@@ -31,8 +31,8 @@ async fn count(place: &Place, generation: u32) -> i64 {
     place.number(&format!("SELECT COUNT(*) FROM wrappings WHERE generation = {generation}")).await
 }
 
-/// A retired generation that an attacker puts back, with the seal it had: nothing is wrapped under it, also not by a
-/// rewrap, and no root key is changed while nobody knows which generations are right.
+/// An attacker restores a retired generation with its former seal: nothing is wrapped under it, not even by a rewrap,
+/// and root keys cannot be changed while the right generations are unknown.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retired_generation_that_is_put_back() {
     let place = Place::new();
@@ -66,7 +66,7 @@ async fn a_retired_generation_that_is_put_back() {
     kms.close().await.unwrap();
 }
 
-/// Two generations, each of which is verified only under the other one, are retired at the same moment.
+/// Two generations, each verified only together with the other, are retired concurrently.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_generations_retired_at_once() {
     for round in 2..8 {
@@ -77,10 +77,10 @@ async fn two_generations_retired_at_once() {
         let sealed = session.encrypt("k", b"x", &Context::new()).await.unwrap();
         add_and_verify(&session, SECOND).await;
         session.verify_root_key(1, &RootKeyJob::default()).await.unwrap();
-        // Only the service's own keys are wrapped under it.
+        // Only the service's own keys are wrapped under the third generation.
         session.add_root_key(&source(THIRD)).await.unwrap();
         session.verify_root_key(3, &RootKeyJob::default()).await.unwrap();
-        // What comes meanwhile keeps the ledger busy, so that both retirements wait for the same batch.
+        // Concurrent changes keep the ledger busy, so that both retirements wait for the same batch.
         let busy = Arc::new(session);
         let load: Vec<_> = (0..40)
             .map(|_| {
@@ -111,7 +111,7 @@ async fn two_generations_retired_at_once() {
     }
 }
 
-/// A node without the key that stays does not retire the one it has: it would lock itself out.
+/// A node without the remaining key does not retire its own, because it would lock itself out.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_the_key_that_stays() {
     let place = Place::new();
@@ -130,7 +130,7 @@ async fn a_node_without_the_key_that_stays() {
     }
 }
 
-/// That a key has leaked may become known after it was retired.
+/// A key may be reported as leaked after its retirement.
 #[tokio::test(flavor = "multi_thread")]
 async fn compromised_after_it_was_retired() {
     let place = Place::new();
@@ -153,7 +153,7 @@ async fn compromised_after_it_was_retired() {
     kms.close().await.unwrap();
 }
 
-/// Retiring twice at once has one effect.
+/// Two concurrent retirements have the effect of one.
 #[tokio::test(flavor = "multi_thread")]
 async fn retired_twice_at_once() {
     let place = Place::new();
@@ -172,7 +172,7 @@ async fn retired_twice_at_once() {
     }
 }
 
-/// Every operation can be spawned.
+/// The future of every operation can be spawned.
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_can_be_spawned() {
     let place = Place::new();
@@ -192,7 +192,7 @@ async fn jobs_can_be_spawned() {
     kms.close().await.unwrap();
 }
 
-/// No rate makes a job panic.
+/// No rate setting makes a job panic.
 #[tokio::test(flavor = "multi_thread")]
 async fn any_rate() {
     let place = Place::new();
@@ -206,7 +206,7 @@ async fn any_rate() {
     kms.close().await.unwrap();
 }
 
-/// A row of `wrappings` that belongs to nothing keeps no generation from being retired. A verification reports it.
+/// An orphaned row of `wrappings` does not prevent the retirement of a generation. Verification reports it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrapping_of_nothing() {
     let place = Place::new();
@@ -225,8 +225,8 @@ async fn a_wrapping_of_nothing() {
     kms.close().await.unwrap();
 }
 
-/// Adding a root key while the signing key is replaced, again and again: neither fails because of the other, and each
-/// generation has the keys that are in use.
+/// Root keys are added while the signing key is replaced repeatedly: neither call fails because of the other, and each
+/// generation wraps all keys in use.
 #[tokio::test(flavor = "multi_thread")]
 async fn added_while_the_signing_key_is_replaced() {
     let place = Place::new();
@@ -248,8 +248,8 @@ async fn added_while_the_signing_key_is_replaced() {
     kms.close().await.unwrap();
 }
 
-/// An attacker with write access to the database shifts where a key of the service begins, or puts one back: no key is
-/// used, and a verification says which row was altered.
+/// An attacker with write access to the database shifts the start of a service key's validity, or restores a former
+/// key: no key is used, and verification names the altered row.
 #[tokio::test(flavor = "multi_thread")]
 async fn altered_service_keys() {
     let place = Place::new();

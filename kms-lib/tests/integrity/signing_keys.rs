@@ -1,4 +1,5 @@
-//! Replacing the key that signs the log: who pins any of the keys is led to the others, and to nothing else.
+//! Tests of replacing the log's signing key: a verifier that pins any of the keys is led to the others, and to no
+//! foreign key.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,7 @@ async fn encrypt(session: &Session, times: usize) {
     }
 }
 
-/// A closed store whose signing key was replaced twice, with its three public keys.
+/// Creates a closed store whose signing key was replaced twice, and returns its three public keys.
 async fn replaced_twice() -> (Place, Vec<String>) {
     let place = Place::new();
     let kms = place.open().await;
@@ -47,7 +48,7 @@ async fn who_pins_any_of_the_keys_is_led_to_the_others() {
     assert_eq!(session.audit_public_key().await.unwrap(), keys[2]);
     let ranges = session.audit_public_keys().await.unwrap();
     assert_eq!(ranges.iter().map(|key| key.verifier_key.clone()).collect::<Vec<_>>(), keys);
-    // Create, 5, replace, 5, replace: the records 8 and 14.
+    // Create, 5, replace, 5, replace: the replacements are records 8 and 14.
     let bounds: Vec<_> = ranges.iter().map(|key| (key.first_seq, key.last_seq)).collect();
     assert_eq!(bounds, [(1, Some(8)), (8, Some(14)), (14, None)]);
     for key in &keys {
@@ -56,7 +57,7 @@ async fn who_pins_any_of_the_keys_is_led_to_the_others() {
     }
     assert!(session.verify_audit().await.unwrap().ok);
     assert!(session.verify_audit_incrementally().await.unwrap().ok);
-    // A key of another log, and one that this log never had.
+    // A key of another log, and a key that this log never had.
     let other = Place::new();
     let elsewhere = other.open().await;
     let foreign = admin(&elsewhere).audit_public_key().await.unwrap();
@@ -68,7 +69,7 @@ async fn who_pins_any_of_the_keys_is_led_to_the_others() {
     check_usable(&kms).await;
     kms.close().await.unwrap();
 
-    // The private parts of the former keys are gone.
+    // The private halves of the former keys are erased.
     let mut raw = SqliteConnection::connect(&place.url()).await.unwrap();
     let rows = sqlx::query("SELECT number FROM service_keys JOIN wrappings ON subject = id WHERE kind = 'signing'")
         .fetch_all(&mut raw)
@@ -98,7 +99,7 @@ async fn only_admins_replace_it_and_it_is_recorded() {
     assert_eq!(details["previousKey"], before.as_str());
     assert_eq!(details["verifierKey"], after.as_str());
     assert_eq!(details["number"], 2);
-    // The state that ends with this record is signed by both.
+    // Both keys sign the checkpoint that ends with this record.
     let checkpoint = admin(&kms).checkpoint().await.unwrap();
     assert_eq!(checkpoint.matches("\u{2014} mini-kms/log/").count(), 2, "{checkpoint}");
     encrypt_once_more(&kms).await;
@@ -111,7 +112,8 @@ async fn encrypt_once_more(kms: &Kms) {
     assert_eq!(checkpoint.matches("\u{2014} mini-kms/log/").count(), 1, "{checkpoint}");
 }
 
-/// Two services on one file, as two processes are: the one that did not replace the key goes on without an error.
+/// Two services on one file, as two processes have them: the one that did not replace the key continues without an
+/// error.
 #[tokio::test(flavor = "multi_thread")]
 async fn other_processes_follow() {
     let place = Place::new();
@@ -136,7 +138,7 @@ async fn other_processes_follow() {
     let mut replaced = 0;
     for round in 0..10 {
         let kms = if round % 2 == 0 { &one } else { &two };
-        // Both at once in every third round: at most one of them is told that the other was first.
+        // In every third round both replace the key; at most one of them gets an error because the other was first.
         let (a, b) = if round % 3 == 0 {
             let (first, second) = (admin(&one), admin(&two));
             tokio::join!(first.replace_signing_key(), second.replace_signing_key())
@@ -192,7 +194,7 @@ async fn altered_keys_and_links_are_found() {
     let refused = Found::Refused(ErrorCode::IntegrityFailure);
     for (sql, expected) in [
         ("UPDATE service_keys SET public_key = randomblob(32) WHERE number = 1 AND kind = 'signing'", Found::At(1)),
-        // The state of 8 records should have its signature: what is wrong lies between 1 and 8.
+        // The checkpoint of 8 records should have its signature, so the fault is between 1 and 8.
         ("UPDATE service_keys SET public_key = randomblob(32) WHERE number = 2", Found::At(1)),
         ("UPDATE service_keys SET public_key = randomblob(32) WHERE number = 3", refused),
         ("UPDATE service_keys SET public_key = NULL WHERE number = 2", Found::Refused(ErrorCode::IntegrityFailure)),
@@ -216,7 +218,7 @@ async fn altered_keys_and_links_are_found() {
         ("DELETE FROM service_keys WHERE kind = 'integrity'", Found::Refused(ErrorCode::StoreCorrupt)),
         ("DELETE FROM audit_checkpoints WHERE size = 8", Found::At(8)),
         ("DELETE FROM audit_checkpoints WHERE size = 14", Found::At(14)),
-        // The new key's signature alone is not enough.
+        // The signature of the new key alone is not enough.
         ("UPDATE audit_checkpoints SET note = substr(note, 1, length(note) - 150) WHERE size = 8", Found::At(1)),
         (
             "UPDATE audit_logs SET details = replace(details, '\"number\":2', '\"number\":3') WHERE seq = 8",
@@ -236,7 +238,7 @@ async fn altered_keys_and_links_are_found() {
     assert_eq!(find(&original, None).await, Found::Nothing);
 }
 
-/// The service notices altered keys while it runs, too.
+/// A running service also notices altered keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_service_notices_altered_keys() {
     let (place, _) = replaced_twice().await;
@@ -248,7 +250,7 @@ async fn a_running_service_notices_altered_keys() {
     kms.close().await.unwrap();
 }
 
-/// A backup from before the replacement does not know the key that signed the high-water file.
+/// A backup from before the replacement does not contain the key that signed the high-water file.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_to_before_the_replacement_is_noticed() {
     let place = Place::new();
@@ -277,8 +279,8 @@ async fn a_restore_to_before_the_replacement_is_noticed() {
     Kms::open(config).await.unwrap().close().await.unwrap();
 }
 
-/// A head under no known key, in a store whose newest signing key was deleted, stops the service. It does not look for
-/// the key for ever, and it can be closed.
+/// A head that no known key signed, in a store whose newest signing key was deleted, stops the service. The service
+/// does not search for the key indefinitely, and can be closed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signing_key_that_was_deleted_is_not_waited_for() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! Tampering with the database: verification finds it at the right place, and what was altered is not used.
+//! Tests of tampering with the database: verification reports the right place, and tampered rows are not used.
 
 use crate::common::{Place, actor, admin, code};
 use kms_lib::LogId;
@@ -10,7 +10,7 @@ use kms_lib::{
 };
 use sqlx::{Connection, Row, SqliteConnection};
 
-/// A store with some three hundred records, changes among them; closed.
+/// Creates a closed store with some three hundred records, including changes.
 async fn prepared() -> Place {
     let place = Place::new();
     let kms = place.open().await;
@@ -32,7 +32,7 @@ async fn prepared() -> Place {
     place
 }
 
-/// What a verification of the store finds; or the code with which it does not open.
+/// The report of a verification, or the error code with which the store does not open.
 async fn verify(place: &Place) -> Result<Report, ErrorCode> {
     let kms = match Kms::open(place.config()).await {
         Ok(kms) => kms,
@@ -43,7 +43,7 @@ async fn verify(place: &Place) -> Result<Report, ErrorCode> {
     report
 }
 
-/// A copy of the store, so that every tampering begins with a good one.
+/// Copies the store, so that every test case begins with an intact one.
 fn copy(place: &Place) -> Place {
     let new = Place::new();
     std::fs::copy(place.file(), new.file()).unwrap();
@@ -105,7 +105,7 @@ async fn removal_insertion_swap_and_a_cut_tail() {
     expect_at(&original, "DELETE FROM audit_logs WHERE seq BETWEEN 100 AND 199", 100, "gap").await;
     expect_at(&original, &format!("DELETE FROM audit_logs WHERE seq = {size}"), size, "tailMissing").await;
     expect_at(&original, "DELETE FROM audit_logs", 1, "tailMissing").await;
-    // Removed, and the rest moved up.
+    // A record is removed and the following ones are renumbered.
     let close = "DELETE FROM audit_logs WHERE seq = 100; UPDATE audit_logs SET seq = -seq WHERE seq > 100;
                  UPDATE audit_logs SET seq = -seq - 1 WHERE seq < 0";
     expect_at(&original, close, 100, "hashMismatch").await;
@@ -122,7 +122,7 @@ async fn removal_insertion_swap_and_a_cut_tail() {
     expect_at(&original, renumber, 1, "gap").await;
 }
 
-/// Everything behind record 99 rewritten, with all hashes recomputed, and the head made to fit as far as that goes
+/// Everything after record 99 is rewritten with recomputed hashes, and the head is adapted as far as that is possible
 /// without the key.
 #[tokio::test(flavor = "multi_thread")]
 async fn rewriting_with_recomputed_hashes() {
@@ -166,7 +166,7 @@ async fn rewriting_with_recomputed_hashes() {
         }
         raw.close().await.unwrap();
         if with_head {
-            // The signature does not fit the head: the service does not build on it.
+            // The signature does not match the head, so the service does not continue from it.
             assert_eq!(verify(&place).await.unwrap_err(), ErrorCode::IntegrityFailure);
         } else {
             let report = verify(&place).await.unwrap();
@@ -176,7 +176,7 @@ async fn rewriting_with_recomputed_hashes() {
     }
 }
 
-/// A row of `audit_logs`.
+/// The columns of a row of `audit_logs`.
 struct Stored {
     seq: u64,
     id: RecordId,
@@ -246,7 +246,7 @@ async fn the_head() {
         let code = verify(&place).await.expect_err(column);
         assert!(matches!(code, ErrorCode::IntegrityFailure | ErrorCode::StoreCorrupt), "{column}: {code}");
     }
-    // What the signature does not cover shows when it is used or verified.
+    // Data outside the signature is checked when it is used or verified.
     let place = copy(&original);
     place.tamper("UPDATE audit_head SET hash = zeroblob(32)").await;
     assert!(!verify(&place).await.unwrap().ok);
@@ -259,7 +259,7 @@ async fn the_head() {
     let place = copy(&original);
     place.tamper("DELETE FROM audit_head").await;
     assert!(verify(&place).await.is_err());
-    // A running service notices what is changed under it, and stops writing.
+    // A running service notices tampering and stops writing.
     let place = copy(&original);
     let kms = place.open().await;
     let session = admin(&kms);
@@ -342,13 +342,13 @@ async fn what_was_altered_is_not_used() {
     session.put_grant(NewGrant::new("app", Role::App).on_key(key.id).allow(granted)).await.unwrap();
     kms.close().await.unwrap();
 
-    // A version brought back to life, a grant written by hand, a grant extended.
+    // A revoked version is enabled, a grant is forged, a grant is extended.
     let revived = copy(&place);
     revived.tamper("UPDATE key_versions SET state = 'ENABLED' WHERE state = 'REVOKED'").await;
     let kms = revived.open().await;
     let refused = admin(&kms).decrypt(&sealed.ciphertext, &Context::new()).await;
     assert_eq!(code(refused), ErrorCode::IntegrityFailure);
-    // The other keys are not concerned.
+    // Other keys are not affected.
     admin(&kms).encrypt("b", b"x", &Context::new()).await.unwrap();
     kms.close().await.unwrap();
 
@@ -367,7 +367,7 @@ async fn what_was_altered_is_not_used() {
         kms.close().await.unwrap();
     }
 
-    // Material of another key, also while the service runs and has not loaded it yet.
+    // Material is replaced by another key's, also while the service runs and has not loaded it yet.
     let swapped = copy(&place);
     let kms = swapped.open().await;
     swapped
@@ -387,7 +387,7 @@ async fn a_pinned_key_and_kept_checkpoints() {
     let kms = place.open().await;
     let session = admin(&kms);
     session.create_key(NewKey::aes("a")).await.unwrap();
-    // Past the first kept checkpoint.
+    // Writes records past the first stored checkpoint.
     let tasks: Vec<_> = (0..32)
         .map(|_| {
             let session = session.clone();
@@ -409,7 +409,7 @@ async fn a_pinned_key_and_kept_checkpoints() {
     assert!(incremental.ok && incremental.from > 8_000, "{incremental:?}");
     kms.close().await.unwrap();
 
-    // The incremental verification trusts what was verified before; the full one does not.
+    // Incremental verification trusts what was verified before; full verification does not.
     let altered = copy(&place);
     altered.tamper("UPDATE audit_logs SET actor = 'mallory' WHERE seq = 50").await;
     let kms = altered.open().await;
@@ -428,7 +428,8 @@ async fn a_pinned_key_and_kept_checkpoints() {
     }
 }
 
-/// A version whose row was deleted under a running service fails alone: no operation hangs, and other keys work.
+/// If the row of a version is deleted while the service runs, only that version fails: no operation hangs, and other
+/// keys work.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_was_deleted_holds_nobody_up() {
     let place = Place::new();
@@ -445,7 +446,7 @@ async fn a_version_that_was_deleted_holds_nobody_up() {
                 tokio::join!(session.decrypt(&sealed, &context), session.encrypt("b", b"x", &context));
             assert_eq!(code(decrypted), ErrorCode::StoreCorrupt);
             other.unwrap();
-            // It is not the limit of encryptions that this version has reached.
+            // The cause is not that the version has reached its encryption limit.
             let encrypted = session.encrypt(key.id, b"x", &Context::new()).await;
             assert_eq!(code(encrypted), ErrorCode::StoreCorrupt);
             let (revoked, other) =
@@ -459,8 +460,8 @@ async fn a_version_that_was_deleted_holds_nobody_up() {
     tokio::time::timeout(std::time::Duration::from_secs(30), work).await.unwrap();
 }
 
-/// The same where results are released before their commit: what was released is in the log, and the ledger does not
-/// try for ever to count it.
+/// The same with early release of results: released results are in the log, and the ledger does not retry counting them
+/// indefinitely.
 #[tokio::test]
 async fn released_uses_of_a_deleted_version_hold_nobody_up() {
     let place = Place::in_a_file();
