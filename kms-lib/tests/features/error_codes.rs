@@ -1,5 +1,5 @@
-//! Tests of error codes: names and numbers are pinned, every code is documented, and every code is asserted in a test
-//! suite unless this file says why it cannot be reached.
+//! Tests of error codes: names and numbers are pinned, every code is documented, and every code occurs in a test suite
+//! unless this file says why no test can reach it.
 
 use std::error::Error as _;
 use std::io;
