@@ -12,7 +12,7 @@ const HOPS: usize = 32;
 
 /// The address that grant conditions are checked against: starting at the connection and going back through
 /// `X-Forwarded-For`, the first address that is not a trusted proxy's. Returns `None`, which fails such conditions, if
-/// an entry is not an address.
+/// an entry is not an address or the connection is on a Unix socket that is not trusted as a proxy.
 pub fn source(headers: &HeaderMap, peer: &Peer, proxies: &[IpNet], trust_unix_socket: bool) -> Option<IpAddr> {
     let is_proxy = |address: &IpAddr| is_proxy(address, proxies);
     match peer.address {

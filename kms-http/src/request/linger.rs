@@ -14,7 +14,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 /// Maximum number of bytes to discard.
 const BYTES: usize = 16 * 1024 * 1024;
-/// How long the rest of a body is read and discarded; after that the connection is closed.
+/// How long the rest of a body is read and discarded.
 const TIME: Duration = Duration::from_secs(5);
 
 /// The body of a request. If it is dropped before its end, the rest is read and discarded.

@@ -23,6 +23,7 @@ pub struct Exchange {
     last: AtomicU64,
     /// Whether the response is ready.
     is_answered: AtomicBool,
+    /// Whether the connection has taken the response: not if the caller reset the stream before.
     is_delivered: AtomicBool,
     over: Notify,
 }

@@ -227,8 +227,8 @@ async fn route(mut router: Router, context: RequestContext, mut request: Request
     }
 }
 
-/// Whether the request has exactly one `Host` header in HTTP/1.1, so that proxies and this service agree on the host
-/// (RFC 9112, section 3.2).
+/// Whether an HTTP/1.1 request has exactly one `Host` header, so that proxies and this service agree on the host (RFC
+/// 9112, section 3.2). Always true in other versions.
 fn names_one_host(request: &Request<Body>) -> bool {
     request.version() != Version::HTTP_11 || request.headers().get_all(HOST).iter().count() == 1
 }

@@ -103,7 +103,7 @@ async fn jobs_of_the_schedule_end() {
     kms.close().await.unwrap();
 }
 
-/// Before a service is closed, verifications are given up and everything else goes on.
+/// Before a service is closed, verifications can be cancelled while all other operations continue.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn verifications_end_before_the_service_does() {
     let place = Place::in_a_file();
