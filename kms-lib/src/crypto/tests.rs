@@ -306,8 +306,8 @@ fn parsing_says_what_is_wrong() {
         [&[format, algorithm][..], &[5; 16], &version.to_be_bytes(), &[6; 8], &vec![0; body]].concat()
     };
     assert!(message(&[]).contains("empty"));
-    assert!(message(&[1]).contains("cut"));
-    assert!(message(&blob(1, 1, 1, NONCE + TAG - 1)).contains("cut"));
+    assert!(message(&[1]).contains("truncated"));
+    assert!(message(&blob(1, 1, 1, NONCE + TAG - 1)).contains("truncated"));
     assert!(message(&blob(2, 1, 1, 100)).contains("format 2 is newer than this software"));
     assert!(message(&[200]).contains("format 200"));
     assert!(message(&blob(0, 1, 1, 100)).contains("format 0"));
