@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::reach::REACHES_FURTHER;
 use super::report::{ImportFindingKind, ImportStage};
 use super::run::Run;
 use super::source::{GRANT_BYTES, SourceGrant, Table, source_time};
@@ -17,7 +18,6 @@ use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::grant::{Grant, GrantScope, Permission, StoredConditions};
 use crate::types::ids::GrantId;
-use crate::types::key::Key;
 use crate::types::text::is_deceptive;
 use crate::types::view::CatalogView;
 
@@ -34,10 +34,10 @@ const KNOWN: [Permission; 8] = [
     Permission::Rotate,
     Permission::Revoke,
 ];
-/// Why a grant on all keys is denied.
-const REACHES_FURTHER: &str = "it is on all keys, and keys are here that did not come from this source";
-/// Characters of a malformed principal that are kept, as they can be shown.
+/// Characters of a text of the source that are shown, and bytes of what is shown: a malformed principal is stored as it
+/// is shown, and the column for principals has 512 bytes.
 const SHOWN: usize = 120;
+const SHOWN_BYTES: usize = 256;
 
 /// Why a grant does not come over.
 enum Refusal {
@@ -81,6 +81,8 @@ impl Run<'_> {
                 let is_repeated = repeated.contains(&row.id.to_lowercase());
                 let one = if is_repeated { Err(repeated_id()) } else { self.map(row, &folded) };
                 match one {
+                    // Only so many repeated ids are looked up before.
+                    Ok(one) if seen.contains(&one.grant.id) => self.refuse_grant(row, &repeated_id()),
                     Ok(one) => {
                         seen.insert(one.grant.id);
                         mapped.push((row.id.clone(), one));
@@ -95,6 +97,7 @@ impl Run<'_> {
         let unread = self.unread("grants", total, self.report.grants.total);
         self.report.grants.total += unread;
         self.report.grants.refused += unread;
+        self.note_grants_of_others();
         self.withdraw_missing(&seen).await
     }
 
@@ -152,13 +155,13 @@ impl Run<'_> {
             Ok(()) if self.job.fold_principals => (row.principal.to_lowercase(), None),
             Ok(()) => (row.principal.clone(), None),
         };
-        if scope == GrantScope::AllKeys && self.reaches_further(id) {
-            denied.get_or_insert_with(|| REACHES_FURTHER.to_owned());
-        }
         let conditions = match row.conditions.as_deref().filter(|text| text.trim() != "null") {
             None => StoredConditions::Known(crate::types::grant::Conditions::default()),
             Some(text) => StoredConditions::from_json(text),
         };
+        if scope == GrantScope::AllKeys && self.reaches_further(id, &principal, &permissions, &conditions) {
+            denied.get_or_insert_with(|| REACHES_FURTHER.to_owned());
+        }
         match &conditions {
             StoredConditions::Unknown(text) => {
                 denied.get_or_insert_with(|| format!("its conditions are not known here: {}", shown(text)));
@@ -180,17 +183,6 @@ impl Run<'_> {
         let created_at = source_time(&row.created_at)?;
         let grant = ImportedGrant { id, principal, role, scope, permissions, conditions, created_at };
         Ok(Mapped { grant, notes })
-    }
-
-    /// Whether a grant on all keys would allow more here than there: keys are here that did not come from this source.
-    /// It is decided when the grant comes over, and stays so.
-    fn reaches_further(&self, id: GrantId) -> bool {
-        let snapshot = self.session.shared().catalog.snapshot();
-        if let Some(present) = snapshot.grant(id) {
-            return matches!(&present.conditions, StoredConditions::Unknown(text) if text.contains(REACHES_FURTHER));
-        }
-        let is_of_source = |key: &Key| key.import.as_ref().is_some_and(|import| import.source == self.job.name);
-        snapshot.keys_by_name(None).any(|key| !is_of_source(key))
     }
 
     fn scope_of(&self, key: &str) -> std::result::Result<GrantScope, Refusal> {
@@ -336,10 +328,29 @@ fn denying(reason: &str, conditions: Option<&str>) -> Result<String> {
 }
 
 /// A text of the source as it can be shown: escaped where it could deceive, and cut.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars().take(SHOWN) {
-        if is_deceptive(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
+        let escaped = if is_deceptive(c) { c.escape_unicode().to_string() } else { c.to_string() };
+        if out.len() + escaped.len() > SHOWN_BYTES {
+            break;
+        }
+        out += &escaped;
     }
     if out.is_empty() { "(empty)".to_owned() } else { out }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_fits_the_column_of_principals() {
+        for text in ["\u{200b}", "\u{1f511}", "\u{e000}", "x"] {
+            let shown = shown(&text.repeat(4_000));
+            assert!((SHOWN..=SHOWN_BYTES).contains(&shown.len()), "{text:?} {}", shown.len());
+        }
+        assert_eq!(shown(&"\u{200b}".repeat(120)), "\\u{200b}".repeat(SHOWN_BYTES / 8));
+        assert_eq!(shown(""), "(empty)");
+    }
 }

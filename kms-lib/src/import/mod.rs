@@ -13,6 +13,7 @@ mod material;
 mod missing;
 mod part;
 mod planned;
+mod reach;
 mod report;
 mod restrict;
 mod run;

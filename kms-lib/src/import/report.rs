@@ -257,7 +257,8 @@ pub enum ImportFindingKind {
     KeyNotRotated,
     /// A grant came over, and denies.
     GrantDenied,
-    /// A grant came over with fewer permissions or another principal.
+    /// A grant came over with fewer permissions or another principal; or one of another source covers the keys of this
+    /// one too.
     GrantChanged,
     /// A grant did not come over.
     GrantRefused,

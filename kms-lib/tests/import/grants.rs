@@ -120,6 +120,98 @@ async fn no_grant_reaches_further_than_at_the_source() {
     kms.close().await.unwrap();
 }
 
+/// Neither does one that was here before and allowed less: what it gains at the source is decided anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_grant_gains_keys_of_other_origin() {
+    let original = original!("clean");
+    let add = |id: u32, principal: &str, key: &str| {
+        original.sql(&format!(
+            "INSERT INTO grants VALUES ('00000000-0000-4000-8000-0000000000{id:02}', '{principal}', 'app', '{key}', \
+             '[\"read\"]', NULL, '2026-11-23 18:27:07')"
+        ));
+    };
+    add(1, "on-a-key", KEY);
+    for (id, principal) in [(2, "other-name"), (3, "more"), (4, "Carol"), (5, "carol"), (6, "as-it-was")] {
+        add(id, principal, "*");
+    }
+    add(7, "loosened", "*");
+    original.sql("UPDATE grants SET conditions = '{\"sourceIp\":[\"10.0.0.0/8\"]}' WHERE principal = 'loosened'");
+    let place = place();
+    let kms = place.open().await;
+    import(&kms, &original, &ImportJob::default()).await;
+    let own = admin(&kms).create_key(NewKey::aes("payroll")).await.unwrap().id.to_string();
+    app(&kms, "on-a-key").get_key(KEY).await.unwrap();
+    let set = |id: u32, change: &str| {
+        original.sql(&format!("UPDATE grants SET {change} WHERE id = '00000000-0000-4000-8000-0000000000{id:02}'"));
+    };
+    set(1, "key_id = '*'");
+    set(2, "principal = 'mallory'");
+    set(3, "allowed_ops = '[\"read\",\"decrypt\"]'");
+    set(7, "conditions = NULL");
+    original.sql("SET NAMES utf8mb4; DELETE FROM grants WHERE principal = 'carol' COLLATE utf8mb4_bin");
+    for _ in 0..2 {
+        let report = import(&kms, &original, &ImportJob::default()).await;
+        for id in [1, 2, 3, 4, 7] {
+            let id = format!("00000000-0000-4000-8000-0000000000{id:02}");
+            let is_denied = |it: &&kms_lib::ImportFinding| it.id == id && it.kind == ImportFindingKind::GrantDenied;
+            let finding = report.findings.iter().find(is_denied);
+            assert!(finding.is_some_and(|it| it.text.contains("did not come from this source")), "{id} {report:?}");
+        }
+        for principal in ["on-a-key", "mallory", "other-name", "more", "Carol", "carol", "loosened"] {
+            assert_eq!(code(app(&kms, principal).get_key(&own).await), ErrorCode::AccessDenied, "{principal}");
+        }
+        // What was decided when it came over stays.
+        app(&kms, "as-it-was").get_key(&own).await.unwrap();
+    }
+    kms.close().await.unwrap();
+}
+
+/// Grants on all keys of one source cover the keys of another one too, which is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn grants_of_another_source_on_all_keys_are_named() {
+    let (first, second) = (original!("clean"), original!("forked"));
+    let place = place();
+    let kms = place.open().await;
+    import(&kms, &first, &ImportJob::default()).await;
+    second.sql("UPDATE grants SET id = UUID()");
+    let report = import(&kms, &second, &ImportJob::default().name("second")).await;
+    let about = |it: &&kms_lib::ImportFinding| it.text.contains("import:mini-kms") && it.text.contains("svc-any");
+    assert_eq!(report.findings.iter().filter(about).count(), 1, "{report:?}");
+    let again = import(&kms, &first, &ImportJob::default()).await;
+    assert!(again.findings.iter().all(|it| !it.text.contains("import:")), "{again:?}");
+    kms.close().await.unwrap();
+}
+
+/// Ids that differ in case only are one id here, also where the source tells them apart.
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_that_differ_in_case_are_one_id() {
+    let original = original!("clean");
+    let id = "abcdef00-0000-4000-8000-00000000000";
+    original.sql(&format!(
+        "ALTER TABLE grants MODIFY id VARCHAR(36) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL; \
+         INSERT INTO grants SELECT IF(seq = 1, '{id}1', UPPER('{id}1')), CONCAT('app-', seq), 'app', '{KEY}', \
+           '[\"read\"]', NULL, '2026-11-23 18:27:07' FROM seq_1_to_2"
+    ));
+    let folder = tempfile::tempdir().unwrap();
+    let grant = |id: String| {
+        serde_json::json!({ "id": id, "principal": "app", "role": "app", "keyId": "*", "allowedOps": ["read"],
+            "conditions": {}, "createdAt": "2026-11-23T18:27:07.000Z" })
+    };
+    let grants = serde_json::json!([grant(format!("{id}2")), grant(format!("{id}2").to_uppercase())]);
+    for (name, rows) in [("keys", "[]"), ("key_versions", "[]"), ("audit_logs", "[]"), ("grants", &*grants.to_string())]
+    {
+        std::fs::write(folder.path().join(format!("{name}.json")), rows).unwrap();
+    }
+    let place = place();
+    let kms = place.open().await;
+    let report = import(&kms, &original, &ImportJob::default()).await;
+    assert_eq!((report.grants.refused, report.grants.imported), (2, 4), "{report:?}");
+    let files = kms_lib::ImportSource::parse(folder.path().to_str().unwrap()).unwrap();
+    let report = admin(&kms).import_mini_kms(&files, &ImportJob::default().name("files")).await.unwrap();
+    assert_eq!((report.grants.refused, report.grants.imported), (2, 0), "{report:?}");
+    kms.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn grants_that_cannot_be_are_refused_and_named() {
     let original = original!("clean");

@@ -160,9 +160,15 @@ impl JsonFiles {
     pub fn without_snapshot(&self) -> Result<Vec<(String, String)>> {
         Ok(Vec::new())
     }
-    /// None: files with such rows are refused.
-    pub fn repeated(&self, _: Table) -> Result<Vec<(String, i64)>> {
-        Ok(Vec::new())
+    /// Ids that differ in upper and lower case only. Files with two equal ones are refused.
+    pub fn repeated(&self, table: Table) -> Result<Vec<(String, i64)>> {
+        let ids: Vec<String> = match table {
+            Table::Keys => self.keys.iter().map(|key| key.id.to_lowercase()).collect(),
+            Table::Grants => self.grants.iter().map(|grant| grant.id.to_lowercase()).collect(),
+            Table::Versions => Vec::new(),
+        };
+        let mut seen = HashSet::new();
+        Ok(ids.iter().filter(|id| !seen.insert(id.as_str())).map(|id| (id.clone(), 0)).collect())
     }
     pub fn keys(&self, after: Option<&str>, limit: usize) -> Result<Vec<SourceKey>> {
         Ok(page(&self.keys, |key| &key.id, after, limit))

@@ -186,10 +186,14 @@ impl Snapshot {
 
     pub async fn repeated(&mut self, table: Table) -> Result<Vec<(String, i64)>> {
         let sql = match table {
-            Table::Keys => "SELECT LEFT(MIN(id), 255), 0 FROM \"keys\" GROUP BY id HAVING COUNT(*) > 1 LIMIT 1000",
-            Table::Grants => "SELECT LEFT(MIN(id), 255), 0 FROM grants GROUP BY id HAVING COUNT(*) > 1 LIMIT 1000",
+            Table::Keys => {
+                "SELECT LEFT(MIN(id), 255), 0 FROM \"keys\" GROUP BY LOWER(id) HAVING COUNT(*) > 1 LIMIT 1000"
+            }
+            Table::Grants => {
+                "SELECT LEFT(MIN(id), 255), 0 FROM grants GROUP BY LOWER(id) HAVING COUNT(*) > 1 LIMIT 1000"
+            }
             Table::Versions => {
-                "SELECT LEFT(MIN(key_id), 255), CAST(version AS SIGNED) FROM key_versions GROUP BY key_id, version \
+                "SELECT LEFT(MIN(key_id), 255), CAST(version AS SIGNED) FROM key_versions GROUP BY LOWER(key_id), version \
                  HAVING COUNT(*) > 1 LIMIT 1000"
             }
         };
