@@ -20,6 +20,7 @@ use crate::storage::tables::{audit, legacy};
 use crate::types::audit::{Action, hex};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::limits::PAGE_LIMIT;
+use crate::verification::KeptVerification;
 use crate::workers::Length;
 
 /// Bytes of rows after which a page ends.
@@ -69,8 +70,14 @@ impl Run<'_> {
 
     async fn read_sealed_with(&self, connection: &mut dyn Connection) -> Result<Here> {
         let source = &self.job.name;
+        // What was verified before must still be here: otherwise an earlier state would be sealed again as the newest.
+        let kept = KeptVerification::read(connection, &self.session.shared().catalog.seals()).await?;
+        let verified = kept.and_then(|kept| kept.imported.into_iter().find(|log| log.source == *source));
         let pointer = legacy::logs(connection).await?.into_iter().find(|(name, _)| name == source);
         let (mut last, mut found) = (None, None);
+        if verified.is_some_and(|log| pointer.as_ref().is_none_or(|(_, seq)| *seq < log.seq)) {
+            return Err(altered());
+        }
         if let Some((_, seq)) = pointer {
             let mut read = |record| {
                 last = sealed_log(&record).filter(|last| last.source == *source);
@@ -117,9 +124,9 @@ impl Run<'_> {
             after = Some(last.id.clone());
             done += page.len() as u64;
             let compared = page.into_iter().filter_map(|row| compare(&mut chain, &here, row, &mut is_there));
-            let new: Vec<AuditRow> = compared.collect();
+            let to_search: Vec<ToSearch> = compared.collect();
             let check = move || {
-                let checked = new.into_iter().map(|row| check_row(row, &mut search)).collect::<Vec<Checked>>();
+                let checked = to_search.into_iter().map(|row| row.check(&mut search)).collect::<Vec<Checked>>();
                 Ok((checked, search))
             };
             let checked: Vec<Checked>;
@@ -131,6 +138,8 @@ impl Run<'_> {
                         chain.source.unsearched.add(&entry.id);
                         chain.add(entry);
                     }
+                    Checked::Here(id, true) => chain.source.unsearched.add(&id),
+                    Checked::Here(_, false) => {}
                     Checked::Oversized(id) => chain.source.oversized.add(&id),
                 }
             }
@@ -248,12 +257,35 @@ fn pages_of(entries: &[Entry]) -> Vec<&[Entry]> {
     pages
 }
 
-/// A row of the source that is not here yet.
+/// A row of the source whose hashed text is searched.
+enum ToSearch {
+    /// It is not here yet.
+    New(AuditRow),
+    /// It is here, sealed as one whose hash does not reproduce. It is searched in every run, in the same order, so that
+    /// every run comes to the same result. Whether it is still just as it was sealed.
+    Altered(LegacyRow, bool),
+}
+
+/// A row that was searched.
 enum Checked {
     /// It comes over. Whether its text was searched in vain and not everywhere.
     Row(Entry, bool),
+    /// It is here already. Whether it was sealed as altered because its text was not searched everywhere.
+    Here(String, bool),
     /// It is too long.
     Oversized(String),
+}
+
+impl ToSearch {
+    fn check(self, search: &mut Search) -> Checked {
+        match self {
+            Self::New(row) => check_row(row, search),
+            Self::Altered(row, is_same) => {
+                let is_found = search.reproduce(&row).is_some();
+                Checked::Here(row.id, search.is_cut() || (is_found && is_same))
+            }
+        }
+    }
 }
 
 /// Finds out the format of a row.
@@ -272,12 +304,13 @@ fn check_row(row: AuditRow, search: &mut Search) -> Checked {
 }
 
 /// Holds a row of the source against the one that is here: of several with its id, the one that is just like it, or
-/// the first that was not found yet. Answers the row if it is not here: more of its id are in the source than here.
-fn compare(chain: &mut Chain, here: &SealedIds, row: AuditRow, is_there: &mut [bool]) -> Option<AuditRow> {
+/// the first that was not found yet. Answers the row if it is to be searched: if it is not here, because more of its id
+/// are in the source, or if its hash did not reproduce.
+fn compare(chain: &mut Chain, here: &SealedIds, row: AuditRow, is_there: &mut [bool]) -> Option<ToSearch> {
     let mut places = here.get(&row.id).iter().copied().filter(|at| !is_there[*at as usize]).peekable();
     let first = *match places.peek() {
         Some(first) => first,
-        None => return Some(row),
+        None => return Some(ToSearch::New(row)),
     };
     let row = legacy_row(row);
     let is_same = |at: &u32| {
@@ -285,11 +318,12 @@ fn compare(chain: &mut Chain, here: &SealedIds, row: AuditRow, is_there: &mut [b
         leaf(&stored.body()) == chain.entry(*at).leaf
     };
     let same = places.find(is_same);
-    is_there[same.unwrap_or(first) as usize] = true;
+    let at = same.unwrap_or(first);
+    is_there[at as usize] = true;
     if same.is_none() {
         chain.note_changed(first);
     }
-    None
+    chain.entry(at).format.is_none().then_some(ToSearch::Altered(row, same.is_some()))
 }
 
 fn legacy_row(row: AuditRow) -> LegacyRow {

@@ -180,8 +180,7 @@ impl Session {
 /// The stored result of the last verification; none if this service did not write it itself.
 async fn kept_verification(shared: &Shared) -> Result<Option<KeptVerification>> {
     let mut connection = shared.store.reader().await?;
-    let kept = usage::meta(connection.as_mut(), VERIFIED_SIZE).await?;
-    Ok(kept.and_then(|kept| KeptVerification::open(&kept, &shared.catalog.seals())))
+    KeptVerification::read(connection.as_mut(), &shared.catalog.seals()).await
 }
 
 /// The results of a verification that later ones start from.

@@ -150,8 +150,14 @@ impl Imported<'_> {
         newest: &SealedLog,
         checked: &mut Checked,
     ) -> Result<bool> {
-        let earlier = self.sealed.iter().filter(|state| state.source == newest.source && state.seq < newest.seq);
-        let mut states: VecDeque<SealedLog> = earlier.chain([newest]).cloned().collect();
+        // What was verified earlier must not be gone either, whatever was sealed since.
+        let kept = self.verifier.kept.into_iter().flat_map(|kept| &kept.imported);
+        let earlier = self.sealed.iter().chain(kept);
+        let earlier = earlier.filter(|state| state.source == newest.source && state.seq < newest.seq);
+        let mut states: Vec<&SealedLog> = earlier.chain([newest]).collect();
+        states.sort_by_key(|state| state.seq);
+        states.dedup_by_key(|state| state.seq);
+        let mut states = VecDeque::from(states);
         let (mut tree, mut held) = (Frontier::new(), 0);
         while let Some(state) = states.front() {
             if state.size == tree.size() {

@@ -5,7 +5,10 @@
 use super::Report;
 use crate::audit::legacy::SealedLog;
 use crate::envelope::{Seals, row};
+use crate::storage::Connection;
+use crate::storage::tables::usage;
 use crate::types::audit::hex;
+use crate::types::error::Result;
 
 /// The name under which it is kept.
 pub(crate) const VERIFIED_SIZE: &str = "audit.verified_size";
@@ -23,6 +26,12 @@ impl KeptVerification {
     /// What a verification leaves to the next one.
     pub fn of(report: &Report) -> Self {
         Self { size: report.size, imported: report.sealed.clone() }
+    }
+
+    /// Reads what is kept in a store; nothing if this service did not write it.
+    pub async fn read(connection: &mut dyn Connection, seals: &Seals) -> Result<Option<Self>> {
+        let kept = usage::meta(connection, VERIFIED_SIZE).await?;
+        Ok(kept.and_then(|kept| Self::open(&kept, seals)))
     }
 
     /// What is kept of it: the size, the logs and a seal.

@@ -322,8 +322,51 @@ async fn a_log_that_is_gone_is_found_without_reading_all_records_again() {
             let is_said = |it: &kms_lib::Fault| it.to_string().contains("legacy_logs");
             assert!(!report.ok && report.faults.iter().any(is_said), "{what}: {report:?}");
         }
+        let from = ImportSource::parse(source.0.path().to_str().unwrap()).unwrap();
+        let again = admin(&kms).import_mini_kms(&from, &ImportJob::default()).await;
+        assert_eq!(code(again), ErrorCode::IntegrityFailure, "{what}: nothing is sealed in its place");
         kms.close().await.unwrap();
     }
+    // Had a run sealed something else all the same, what was verified before it would still be missed.
+    let rename = |from: &str, to: &str| format!("UPDATE meta SET name = '{to}' WHERE name = '{from}'");
+    place.tamper(&rename("audit.verified_size", "kept")).await;
+    let kms = Kms::open(place.config()).await.unwrap();
+    let session = admin(&kms);
+    source.write(&log[..25]);
+    source.import(&session, &ImportJob::default()).await;
+    place.tamper(&rename("kept", "audit.verified_size")).await;
+    let report = session.verify_audit_incrementally().await.unwrap();
+    let missed = Finding::ImportedRows { source: "mini-kms".into(), first: 1, last: 40 };
+    assert!(report.from > 8_000 && report.faults.iter().any(|it| it.finding == missed), "{report:?}");
+    kms.close().await.unwrap();
+}
+
+/// Makes a row one whose lost milliseconds are searched, but not all of them: it is too long.
+fn alter_at_length(row: &mut Value) {
+    row["timestamp"] = json!("2026-01-01 00:00:01");
+    row["details"] = json!("x".repeat(200_000));
+}
+
+/// Rows whose text was not searched everywhere are named by every run, and are no reason to seal anything again.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_were_not_searched_everywhere_stay_named() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let mut log = chain(6);
+    log[2]["actor"] = json!("mallory");
+    log[1..=3].iter_mut().step_by(2).for_each(alter_at_length);
+    let source = Source::new(&log[..5]);
+    let found = source.import(&session, &ImportJob::default()).await;
+    assert_eq!((found.altered.count, found.unsearched.count), (3, 2), "{found:?}");
+    for _ in 0..2 {
+        assert_eq!(source.import(&session, &ImportJob::default()).await, found);
+        assert_eq!((seals(&session).await, &verified(&session).await.imported[..]), (1, &[found.clone()][..]));
+    }
+    source.write(&log);
+    let more = source.import(&session, &ImportJob::default()).await;
+    assert_eq!((more.rows, &more.unsearched, seals(&session).await), (6, &found.unsearched, 2));
+    kms.close().await.unwrap();
 }
 
 /// Pages of long rows contain fewer rows, and no row is left out.
@@ -396,13 +439,15 @@ async fn another_process_verifies_it_too() {
 /// An import that is interrupted at any point leaves sealed rows, and the next run continues after them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_is_cut_off_is_carried_on() {
-    let log = chain(4_000);
+    let mut log = chain(4_000);
+    alter_at_length(&mut log[5]);
     let source = Source::new(&log);
     let expected = {
         let place = Place::new();
         let kms = place.open().await;
         let found = source.import(&admin(&kms), &ImportJob::default().dry_run(true)).await;
         kms.close().await.unwrap();
+        assert_eq!(found.unsearched.count, 1);
         found
     };
     let place = Place::new();
