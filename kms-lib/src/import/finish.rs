@@ -92,14 +92,17 @@ impl Run<'_> {
         let number = due.current.saturating_add(1).saturating_add(gap);
         let made = self.session.generate(due.key_type).await?;
         let new = self.session.wrap(due.id, number, due.key_type, &made).await?;
-        let rotation = ImportRotation { run: self.run.clone(), key: due.id, new, finalise: self.job.finalise };
+        let rotation = ImportRotation { run: self.run.clone(), key: due.id, new };
         let mut intent = self.intent(Action::KeyRotate, Details::default());
         intent.version = Some(number);
         self.session.change(intent, Command::RotateImported(Box::new(rotation))).await.map(drop)
     }
 
     async fn finalise(&mut self) -> Result<()> {
-        let held: Vec<KeyId> = self.held_keys().into_iter().map(|(id, _)| id).collect();
+        let held: Vec<KeyId> = {
+            let snapshot = self.session.shared().catalog.snapshot();
+            snapshot.keys_by_name(None).filter(|key| self.is_held(key)).map(|key| key.id).collect()
+        };
         let mut pages = held.chunks(PAGE);
         let mut done = 0;
         loop {

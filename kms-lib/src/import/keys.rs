@@ -12,6 +12,7 @@ use super::source::{SourceKey, SourceVersion, Table};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::{KeyId, VersionId};
+use crate::types::key::VersionState;
 use crate::types::view::CatalogView;
 
 /// Keys that are read at once.
@@ -211,7 +212,8 @@ impl Run<'_> {
                 Change::UpdateKey(_) if part.is_first => (keys.updated, is_counted) = (keys.updated + 1, true),
                 Change::InsertVersion(..) => versions.imported += 1,
                 Change::UpdateVersion(version) if is_refused(version.version) => {
-                    restricted.insert(i64::from(version.version));
+                    let is_revoked = version.state == VersionState::Revoked;
+                    restricted.extend(is_revoked.then_some(i64::from(version.version)));
                 }
                 Change::UpdateVersion(_) => versions.updated += 1,
                 _ => {}

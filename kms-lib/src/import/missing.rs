@@ -20,7 +20,7 @@ impl Run<'_> {
     /// Finds the keys of this import that are not in the source any more. Refuses a source that has none of them, and a
     /// log without keys under the name of a source with some.
     pub(super) async fn look_for_missing(&mut self) -> Result<()> {
-        let mut held = self.held_keys();
+        let mut held = self.keys_of_source();
         if !self.source.has_keys() && (!held.is_empty() || self.has_grants()) {
             return Err(self.other_source(held.len()));
         }
@@ -66,7 +66,7 @@ impl Run<'_> {
         let Ok(id) = row.id.parse::<KeyId>() else { return };
         let mut missing: Vec<u32> = {
             let snapshot = self.session.shared().catalog.snapshot();
-            if !snapshot.key(id).is_some_and(|key| self.is_held(key)) {
+            if !snapshot.key(id).is_some_and(|key| self.is_of_source(key)) {
                 return;
             }
             let imported = snapshot
@@ -82,10 +82,16 @@ impl Run<'_> {
         }
     }
 
-    /// The keys of this import that are not finalised, by id and name.
-    pub(super) fn held_keys(&self) -> Vec<(KeyId, String)> {
+    /// The keys of this import, by id and name. Some may be this store's own already, if a run was cut off at its end.
+    fn keys_of_source(&self) -> Vec<(KeyId, String)> {
         let snapshot = self.session.shared().catalog.snapshot();
-        snapshot.keys_by_name(None).filter(|key| self.is_held(key)).map(|key| (key.id, key.name.clone())).collect()
+        let keys = snapshot.keys_by_name(None).filter(|key| self.is_of_source(key) && !key.is_erased());
+        keys.map(|key| (key.id, key.name.clone())).collect()
+    }
+
+    /// Whether a key came from this source.
+    pub(super) fn is_of_source(&self, key: &Key) -> bool {
+        key.import.as_ref().is_some_and(|import| import.source == self.job.name)
     }
 
     /// Whether a key is one of this import, which is not finalised.

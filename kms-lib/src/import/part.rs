@@ -14,6 +14,7 @@ use crate::lifecycle::{self, Command, ImportedKey, ImportedMaterial, ImportedVer
 use crate::types::audit::Action;
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::KeyId;
 use crate::types::key::{KeyVersion, Material, Origin};
 use crate::types::view::CatalogView;
 
@@ -56,6 +57,8 @@ struct Prepared {
     digest: Option<[u8; 32]>,
     /// What did not come over as it was.
     changed: Option<&'static str>,
+    /// Why its material is not taken, although the rest of its row is.
+    refused: Option<Error>,
 }
 
 impl Run<'_> {
@@ -65,14 +68,15 @@ impl Run<'_> {
         }
         let (mut key, changed) = key_of(&part.row, &self.run)?;
         let mut done = Done { changed, versions: part.versions.len() as u64, ..Done::default() };
-        if self.is_finished(&key)? {
-            return Ok(done);
+        if self.is_final(&key)? {
+            return self.restrict_final(part, done).await;
         }
         let mut opened = Vec::new();
         for row in &part.versions {
             let number = row.version;
             match self.prepare(&key, part, row).await {
                 Ok(prepared) => {
+                    done.refused.extend(prepared.refused.map(|error| (number, error)));
                     done.versions_changed.extend(prepared.changed.map(|text| (number, text.to_owned())));
                     done.materials.extend(prepared.digest.map(|digest| (number, digest)));
                     opened.extend(prepared.opened.map(|material| (prepared.version.version, material)));
@@ -97,9 +101,9 @@ impl Run<'_> {
         Ok(done)
     }
 
-    /// Whether the import of a key has ended, so that its source is not looked at any more. An error if a key of its id
-    /// is here and not of this import.
-    fn is_finished(&self, key: &ImportedKey) -> Result<bool> {
+    /// Whether a key is this store's own already: a run was cut off while it ended the import. An error if a key of its
+    /// id is here and not of this import.
+    fn is_final(&self, key: &ImportedKey) -> Result<bool> {
         let snapshot = self.session.shared().catalog.snapshot();
         let Some(present) = snapshot.key(key.id) else { return Ok(false) };
         match &present.import {
@@ -109,6 +113,26 @@ impl Run<'_> {
                 "a key with this id is here already and did not come from this source; it was left as it is",
             )),
         }
+    }
+
+    /// Carries over what the source takes away from a key that is this store's own already, and says that nothing else
+    /// is carried over.
+    async fn restrict_final(&self, part: &Part, mut done: Done) -> Result<Done> {
+        let text = "the key is this store's own already, since a run was cut off while it ended the import; only \
+                    revoking and disabling are carried over";
+        done.changed = vec![text.to_owned()];
+        if let Ok(id) = part.row.id.parse::<KeyId>() {
+            let snapshot = self.session.shared().catalog.snapshot();
+            let is_here = |row: &&SourceVersion| {
+                u32::try_from(row.version).is_ok_and(|number| snapshot.version(id, number).is_some())
+            };
+            for row in part.versions.iter().filter(|row| !is_here(row)) {
+                let text = "the version came to the source afterwards, and is not imported";
+                done.versions_changed.push((row.version, text.to_owned()));
+            }
+        }
+        done.changes = self.restrict(part).await?;
+        Ok(done)
     }
 
     /// A version, and its material if it is not here yet.
@@ -130,15 +154,20 @@ impl Run<'_> {
         if present.origin != Origin::Imported || present.id != version.id {
             return Err(Error::new(ErrorCode::Conflict, "the key has another version of this number here"));
         }
-        let (digest, changed) = match self.opener.reopen(of, row) {
-            Ok(None) => (None, None),
+        let (mut digest, mut changed, mut refused) = (None, None, None);
+        match self.opener.reopen(of, row) {
+            Ok(None) => {}
             Ok(Some(secret)) if fingerprint(of.key, of.version, of.key_type, &secret)? == present.fingerprint => {
-                (Some(self.digest(of.key_type, &secret)), None)
+                digest = Some(self.digest(of.key_type, &secret));
             }
-            Ok(Some(_)) => (None, Some("the source has other material now; that which was imported is kept")),
-            Err(_) => (None, Some("the material in the source does not open any more; what was imported is kept")),
-        };
-        Ok(Prepared { version, opened: None, digest, changed })
+            Ok(Some(_)) => {
+                let text = "the source has other material now, which is not taken: material that was imported is never \
+                            replaced; put the former back, or import into a new store";
+                refused = Some(Error::new(ErrorCode::Conflict, text));
+            }
+            Err(_) => changed = Some("the material in the source does not open any more; what was imported is kept"),
+        }
+        Ok(Prepared { version, opened: None, digest, changed, refused })
     }
 
     async fn open(&self, of: Of, mut version: ImportedVersion, row: &SourceVersion) -> Result<Prepared> {
@@ -150,7 +179,7 @@ impl Run<'_> {
         let digest = Some(self.digest(of.key_type, &opened.secret));
         let text = "the public key beside the private key is another one; that of the private key is taken";
         let changed = has_other_public_key(row, &version).then_some(text);
-        Ok(Prepared { version, opened: Some(opened), digest, changed })
+        Ok(Prepared { version, opened: Some(opened), digest, changed, refused: None })
     }
 
     /// The catalog with what a dry run would have written.

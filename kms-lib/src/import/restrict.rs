@@ -50,7 +50,7 @@ impl Run<'_> {
     ) -> Result<Vec<Change>> {
         let restricted = {
             let snapshot = self.session.shared().catalog.snapshot();
-            let Some(key) = self.view(&snapshot).key(id).filter(|key| self.is_held(key)).cloned() else {
+            let Some(key) = self.view(&snapshot).key(id).filter(|key| self.is_of_source(key)).cloned() else {
                 return Ok(Vec::new());
             };
             self.restricted(key, restriction, versions)
@@ -93,7 +93,7 @@ impl Run<'_> {
         let number = u32::try_from(row.version).ok().filter(|_| row.state == "REVOKED")?;
         let snapshot = self.session.shared().catalog.snapshot();
         let view = self.view(&snapshot);
-        view.key(key).filter(|key| self.is_held(key))?;
+        view.key(key).filter(|key| self.is_of_source(key))?;
         let present = view.version(key, number).filter(|version| version.origin == Origin::Imported)?;
         let is_revocable = matches!(present.state, VersionState::Enabled | VersionState::Disabled);
         is_revocable.then(|| revoked(present))

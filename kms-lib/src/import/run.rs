@@ -191,7 +191,8 @@ async fn check_open(session: &Session, source: &str) -> Result<()> {
         is_held |= !import.is_final;
         is_final |= import.is_final;
     }
-    if state.is_some_and(|state| state.is_final) || (is_final && !is_held) {
+    // The rows of keys count only where no state is kept.
+    if state.map_or(is_final && !is_held, |state| state.is_final) {
         let text = format!(
             "the import {source:?} is finalised: its keys are this store's own, and the source is not read again; another \
              source needs another name"

@@ -24,6 +24,9 @@ impl Context<'_> {
             return Err(Error::new(ErrorCode::IntegrityFailure, "a row of the key is in quarantine"));
         }
         let present = self.view.key(imported.id);
+        if let Some(present) = present.filter(|key| key.import.as_ref().is_some_and(|import| import.is_final)) {
+            return self.restrict_final(present, imported);
+        }
         let mut key = match present {
             Some(present) => self.followed(present, imported)?,
             None => self.first_seen(imported)?,
@@ -89,6 +92,41 @@ impl Context<'_> {
             revision: self.revision,
             ..present.clone()
         })
+    }
+
+    /// What the source still takes away from a key that is this store's own already, because a run was cut off while it
+    /// ended the import: the key is revoked or disabled, versions are revoked, and nothing else.
+    fn restrict_final(&self, present: &Key, imported: &ImportedKey) -> Result<Vec<Change>> {
+        self.require_source(present, &imported.run.source)?;
+        let (mut key, mut changes) = (present.clone(), Vec::new());
+        for version in imported.versions.iter().filter(|version| version.state == VersionState::Revoked) {
+            changes.extend(self.import_version(&key, version)?);
+        }
+        let current = key.current_version;
+        let loses_current =
+            changes.iter().any(|change| matches!(change, Change::UpdateVersion(version) if version.version == current));
+        let state = match key.state {
+            KeyState::PendingDeletion => key.state_before_deletion.as_mut(),
+            _ => Some(&mut key.state),
+        };
+        if let Some(state) = state {
+            (*state, key.disabled_reason) = match (*state, imported.state) {
+                (KeyState::Enabled | KeyState::Disabled, KeyState::Revoked) => (KeyState::Revoked, None),
+                (KeyState::Enabled | KeyState::Disabled, KeyState::Disabled) => {
+                    (KeyState::Disabled, Some(DisabledReason::Admin))
+                }
+                (KeyState::Enabled, _) if loses_current => {
+                    (KeyState::Disabled, Some(DisabledReason::CurrentVersionRevoked))
+                }
+                (state, _) => (state, key.disabled_reason),
+            };
+        }
+        if key != *present {
+            key.rotate_at = self.rotation_due(&key, None);
+            key.revision = self.revision;
+            changes.push(Change::UpdateKey(key));
+        }
+        Ok(changes)
     }
 
     fn import_version(&self, key: &Key, imported: &ImportedVersion) -> Result<Option<Change>> {
@@ -192,9 +230,6 @@ impl Context<'_> {
         }
         former.state = VersionState::Disabled;
         key.current_version = rotation.new.version;
-        if rotation.finalise {
-            key.import = Some(KeyImport { source: rotation.run.source.clone(), is_final: true });
-        }
         key.rotate_at = self.rotation_due(&key, Some(self.now));
         let new = self.insert_version(key.id, &rotation.new);
         Ok(vec![Change::UpdateVersion(former), Change::UpdateKey(key), new])

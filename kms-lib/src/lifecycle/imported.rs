@@ -139,8 +139,6 @@ pub struct ImportRotation {
     pub key: KeyId,
     /// The new version. Until the import is finalized, its number leaves a gap for rotations at the source.
     pub new: NewVersion,
-    /// Whether the import of this key is finalized at the same time.
-    pub finalise: bool,
 }
 
 /// The finalization of an import for some of its keys.

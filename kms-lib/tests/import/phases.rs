@@ -109,6 +109,73 @@ async fn a_run_that_is_killed_in_any_phase_is_carried_on() {
     kms.close().await.unwrap();
 }
 
+/// Makes a store in which a run of `job` was killed as soon as `count` was above what it was, and before it was whole.
+async fn cut_off(original: &Original, here: &Place, job: &str, count: &str, whole: u32) -> Place {
+    for _ in 0..20 {
+        let copy = copied(here);
+        if killed(original, &copy, job, count, whole).await {
+            return copy;
+        }
+    }
+    panic!("{job}: it was never killed halfway");
+}
+
+/// What the source takes away after a run was killed while it ended the import is taken away here too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_after_an_end_that_was_cut_off_is_carried_over() {
+    let original = original!("clean");
+    multiply(&original, COPIES);
+    let id = |n: u32| format!("00000000-0000-4000-8000-{n:012x}");
+    let here = place();
+    here.open().await.close().await.unwrap();
+    let finals = "SELECT COUNT(*) FROM keys WHERE import_final = 1";
+    let rotated = "SELECT COUNT(*) FROM key_versions WHERE origin = 'GENERATED'";
+    let first = cut_off(&original, &here, "rotate finalise", rotated, COPIES + 4).await;
+    assert_eq!(first.number(finals).await, 0, "a rotation does not end the import of its key");
+    let kms = first.open().await;
+    import(&kms, &original, &ImportJob::default().rotate(true)).await;
+    kms.close().await.unwrap();
+    let second = cut_off(&original, &first, "finalise", finals, COPIES + 5).await;
+    // By name, the copies 1, 10, 100 and so on are among the first hundred keys.
+    let (revoked, disabled, of_version, gone) = (1, 10, 100, 101);
+    original.sql(&format!(
+        "UPDATE `keys` SET state = 'REVOKED' WHERE id = '{}'; UPDATE `keys` SET state = 'DISABLED' WHERE id = '{}'; \
+         UPDATE key_versions SET state = 'REVOKED' WHERE key_id = '{}'; \
+         DELETE FROM key_versions WHERE key_id = '{gone}'; DELETE FROM `keys` WHERE id = '{gone}'",
+        id(revoked),
+        id(disabled),
+        id(of_version),
+        gone = id(gone),
+    ));
+    for place in [first, second] {
+        let kms = place.open().await;
+        let session = admin(&kms);
+        let is_held = session.get_key(&*id(gone)).await.unwrap().open_import.is_some();
+        let dry = import(&kms, &original, &ImportJob::default().dry_run(true)).await;
+        let mut report = import(&kms, &original, &ImportJob::default()).await;
+        report.dry_run = true;
+        assert_eq!(report, dry);
+        assert!(report.is_complete() && report.keys.withdrawn == 1 && report.keys.updated >= 2, "{report:?}");
+        let missing = report.findings.iter().filter(|it| it.kind == ImportFindingKind::KeyMissing);
+        assert_eq!(missing.map(|it| it.id.clone()).collect::<Vec<_>>(), [id(gone)]);
+        let told = report.findings.iter().any(|it| it.text.contains("cut off"));
+        assert_ne!(told, is_held, "{report:?}");
+        assert_eq!(session.get_key(&*id(revoked)).await.unwrap().state, KeyState::Revoked);
+        assert_eq!(session.get_key(&*id(disabled)).await.unwrap().state, KeyState::Disabled);
+        assert_eq!(session.get_key(&*id(gone)).await.unwrap().state, KeyState::Disabled);
+        assert_eq!(session.get_version(&*id(of_version), 1).await.unwrap().state, VersionState::Revoked);
+        let report = import(&kms, &original, &ImportJob::default().finalise(true)).await;
+        assert_eq!((report.keys.updated, report.versions.updated), (0, 0), "{report:?}");
+        assert!(report.finalised && session.verify_audit().await.unwrap().ok);
+        assert_eq!(place.number(finals).await, i64::from(COPIES) + 5);
+        assert_eq!(
+            code(session.import_mini_kms(&original.source(), &ImportJob::default()).await),
+            ErrorCode::WrongState
+        );
+        kms.close().await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_is_told_by_stage_and_row() {
     let original = original!("clean");

@@ -118,8 +118,19 @@ async fn material_that_two_versions_have_is_named() {
            '\"version\":\"2\"', '\"version\":\"3\"') FROM (SELECT * FROM key_versions) o WHERE o.key_id = '{AES}' \
            AND o.version = 2) WHERE v.key_id = '{MINTED}' AND v.version = 3"
     ));
+    let dry = import(&kms, &original, &ImportJob::default().dry_run(true)).await;
     let report = import(&kms, &original, &ImportJob::default()).await;
-    assert_eq!(found(&report, ImportFindingKind::KeyChanged), [(MINTED, Some(3))], "{report:?}");
+    assert_eq!(as_dry(report.clone()), dry);
+    assert_eq!(found(&report, ImportFindingKind::KeyRefused), [(MINTED, Some(3))], "{report:?}");
+    assert_eq!((report.versions.refused, report.versions.unchanged, report.keys.refused), (1, 9, 0), "{report:?}");
+    assert!(!report.is_complete());
+    let session = admin(&kms);
+    let end = session.import_mini_kms(&original.source(), &ImportJob::default().finalise(true)).await;
+    assert_eq!(code(end), ErrorCode::WrongState);
+    // The rest of its row is followed.
+    original.sql(&format!("UPDATE key_versions SET state = 'REVOKED' WHERE key_id = '{MINTED}' AND version = 3"));
+    import(&kms, &original, &ImportJob::default()).await;
+    assert_eq!(session.get_version(MINTED, 3).await.unwrap().state, VersionState::Revoked);
     kms.close().await.unwrap();
 }
 
