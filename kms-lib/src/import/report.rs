@@ -11,6 +11,8 @@ use crate::types::error::{Error, ErrorCode, Result};
 
 /// Findings of one kind that a report names; all are counted.
 const NAMED: usize = 1_000;
+/// The longest text of a finding, in characters.
+const TEXT_CHARS: usize = 1_000;
 /// Longest name of a source.
 const SOURCE_NAME: usize = 64;
 
@@ -275,7 +277,12 @@ impl ImportReport {
         !refused && has_whole_log
     }
 
-    pub(super) fn find(&mut self, finding: ImportFinding) {
+    pub(super) fn find(&mut self, mut finding: ImportFinding) {
+        // It may quote what the source holds, of any length.
+        if let Some((at, _)) = finding.text.char_indices().nth(TEXT_CHARS) {
+            finding.text.truncate(at);
+            finding.text.push_str("...");
+        }
         self.finding_count += 1;
         // Many of one kind, which somebody may have made, hide none of another.
         let named = self.named.entry(finding.kind).or_default();

@@ -81,7 +81,7 @@ impl<'a> Run<'a> {
         let shared = session.shared();
         let opener = Opener::new(from, &shared.provider, &shared.workers, session.actor().principal());
         let report = ImportReport { name: job.name.clone(), dry_run: job.dry_run, ..ImportReport::default() };
-        let source = Source::open(from).await.map_err(of_source)?;
+        let source = Source::open(from).await?;
         let run = ImportRun { source: job.name.clone(), id: ImportRunId::random() };
         let (planned, missing, salt) = (Planned::default(), Vec::new(), rand::random());
         Ok(Self { session, job, run, source, opener, report, planned, missing, salt })
@@ -200,13 +200,6 @@ async fn check_open(session: &Session, source: &str) -> Result<()> {
         return Err(Error::new(ErrorCode::WrongState, text));
     }
     Ok(())
-}
-
-/// An error about the source's URL or connection, which must not be taken for one of the store.
-fn of_source(error: Error) -> Error {
-    let text = error.message().replace("store_url", "source");
-    let text = if text.contains("source") { text } else { format!("the source: {text}") };
-    error.with_message(text)
 }
 
 fn wrong_secret() -> Error {

@@ -2,6 +2,8 @@
 
 use kms_lib::{ErrorCode, ImportJob, ImportSource, Paging};
 
+use serde_json::{Value, json};
+
 use crate::common::{admin, code, whole_log};
 use crate::{import, original, place};
 
@@ -142,7 +144,7 @@ async fn neither_the_character_set_nor_the_time_zone_of_the_server_matters() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_files_of_an_older_version_come_over_too() {
     let known = std::fs::read_to_string(crate::legacy("clean.json")).unwrap();
-    let known: serde_json::Value = serde_json::from_str(&known).unwrap();
+    let known: Value = serde_json::from_str(&known).unwrap();
     let folder = crate::legacy("older");
     let from = ImportSource::parse(folder.to_str().unwrap()).unwrap();
     let from = from.master_secret(known["masterKey"].as_str().unwrap());
@@ -156,6 +158,75 @@ async fn the_files_of_an_older_version_come_over_too() {
     assert_eq!((again.keys.unchanged, again.versions.unchanged, again.grants.unchanged), (5, 8, 4));
     assert!(session.verify_audit().await.unwrap().ok);
     kms.close().await.unwrap();
+}
+
+/// What a row of the source holds is no fault of the store: the message names the source's table.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_cannot_be_read_are_faults_of_the_source() {
+    for (table, statements) in [
+        ("keys", "ALTER TABLE `keys` MODIFY name VARBINARY(255); UPDATE `keys` SET name = x'ff' LIMIT 1"),
+        ("keys", "ALTER TABLE `keys` MODIFY state VARCHAR(9) NULL; UPDATE `keys` SET state = NULL LIMIT 1"),
+        ("key_versions", "ALTER TABLE key_versions MODIFY state VARBINARY(9); UPDATE key_versions SET state = x'ff'"),
+        ("grants", "ALTER TABLE grants MODIFY role VARCHAR(9) NULL; UPDATE grants SET role = NULL LIMIT 1"),
+        ("audit_logs", "ALTER TABLE audit_logs MODIFY actor VARBINARY(255); UPDATE audit_logs SET actor = x'ff'"),
+    ] {
+        let original = original!("clean");
+        original.sql(&format!("SET FOREIGN_KEY_CHECKS = 0; {statements}"));
+        let place = place();
+        let kms = place.open().await;
+        let session = admin(&kms);
+        let error = session.import_mini_kms(&original.source(), &ImportJob::default()).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidConfiguration, "{statements}: {error}");
+        assert!(error.message().contains("source") && error.message().contains(&format!("in {table}:")), "{error}");
+        assert!(session.verify_audit().await.unwrap().ok);
+        kms.close().await.unwrap();
+    }
+}
+
+/// Texts of files have the limits that those of a database have, and findings do not grow with them.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_texts_of_files_are_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, rows: Value| std::fs::write(folder.path().join(name), rows.to_string()).unwrap();
+    let long = "x".repeat(100_000);
+    let (id, time) = ("7b0f6a51-3b0c-4d6d-8f0a-5d1f9f3a2c44", "2025-10-06T13:10:50.484Z");
+    let key = |id: &str| {
+        json!({"id": id, "name": long, "type": "AES256_GCM", "purpose": "ENCRYPTION", "state": long,
+            "createdAt": time, "currentVersion": 1})
+    };
+    let wrapped = json!({"algorithm": "y".repeat(50_000), "ciphertext": ""});
+    write("keys.json", json!([key(id)]));
+    write(
+        "key_versions.json",
+        json!([{"id": long, "keyId": id, "version": 1, "state": long, "createdAt": time, "wrappedMaterial": wrapped}]),
+    );
+    let grant = |n: u32, ops: Value| {
+        json!({"id": format!("00000000-0000-4000-8000-00000000000{n}"), "principal": long, "role": long, "keyId": long,
+            "allowedOps": ops, "createdAt": time})
+    };
+    write("grants.json", json!([grant(1, json!(["read"])), grant(2, json!([long]))]));
+    write("audit_logs.json", json!([]));
+    let from = ImportSource::parse(folder.path().to_str().unwrap()).unwrap();
+    let place = place();
+    let kms = place.open().await;
+    let report = admin(&kms).import_mini_kms(&from, &ImportJob::default()).await.unwrap();
+    assert_eq!((report.keys.refused, report.grants.refused, report.grants.ignored), (1, 1, 1), "{report:?}");
+    assert!(report.findings.iter().all(|it| it.text.len() <= 1_003 && it.id.len() <= 254), "{report:?}");
+    // Cut words are other ones than those that are known.
+    for name in ["keys.json", "key_versions.json", "grants.json"] {
+        std::fs::copy(crate::legacy("older").join(name), folder.path().join(name)).unwrap();
+    }
+    let mut grants: Value = serde_json::from_slice(&std::fs::read(folder.path().join("grants.json")).unwrap()).unwrap();
+    grants[0]["role"] = json!(long);
+    write("grants.json", grants);
+    let known: Value = serde_json::from_slice(&std::fs::read(crate::legacy("clean.json")).unwrap()).unwrap();
+    let right = from.clone().master_secret(known["masterKey"].as_str().unwrap());
+    let report = admin(&kms).import_mini_kms(&right, &ImportJob::default().name("other")).await.unwrap();
+    let role = format!("{:?}", "x".repeat(64));
+    assert!(report.findings.iter().any(|it| it.text.contains(&role)), "{report:?}");
+    kms.close().await.unwrap();
+    write("keys.json", json!([key(&"0".repeat(255))]));
+    assert_eq!(refused(&from).await, ErrorCode::InvalidConfiguration);
 }
 
 #[tokio::test(flavor = "multi_thread")]

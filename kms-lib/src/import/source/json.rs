@@ -14,7 +14,8 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::rows::{
-    AuditRow, GRANT_BYTES, KEY_BYTES, SourceCounts, SourceGrant, SourceKey, SourceVersion, Table, VERSION_BYTES,
+    AuditRow, GRANT_BYTES, ID_CHARS, KEY_BYTES, NAME_CHARS, PEM_CHARS, PRINCIPAL_CHARS, SourceCounts, SourceGrant,
+    SourceKey, SourceVersion, Table, VERSION_BYTES, WORD_CHARS,
 };
 use crate::types::error::{Error, ErrorCode, Result};
 
@@ -218,7 +219,11 @@ fn describe(error: &serde_json::Error) -> String {
     format!("{what}, at line {} column {}", error.line(), error.column())
 }
 
+/// Sorts rows by their ids, which have the same limits as in a database.
 fn sort<T>(rows: &mut [T], id: fn(&T) -> &str, path: &Path) -> Result<()> {
+    if rows.iter().any(|row| id(row).chars().count() > ID_CHARS) {
+        return Err(malformed(path, &format!("an id has more than {ID_CHARS} characters")));
+    }
     rows.sort_by(|one, other| id(one).cmp(id(other)));
     match rows.windows(2).find(|pair| id(&pair[0]) == id(&pair[1])) {
         Some(pair) => Err(malformed(path, &format!("the id {:?} is there twice", id(&pair[0])))),
@@ -240,6 +245,14 @@ fn malformed(path: &Path, why: &str) -> Error {
     Error::new(ErrorCode::InvalidConfiguration, text)
 }
 
+/// The beginning of a text: no more of it is read from a database either.
+fn cut(mut text: String, chars: usize) -> String {
+    if let Some((at, _)) = text.char_indices().nth(chars) {
+        text.truncate(at);
+    }
+    text
+}
+
 /// JSON text as it stands in a file; `null` counts as absent.
 fn json_text(raw: Option<Box<RawValue>>) -> Option<String> {
     raw.map(|raw| raw.get().to_owned()).filter(|text| text != "null")
@@ -250,13 +263,13 @@ impl From<JsonKey> for SourceKey {
         let metadata = json_text(key.metadata);
         Self {
             id: key.id,
-            name: key.name,
-            key_type: key.key_type,
-            purpose: key.purpose,
-            state: key.state,
+            name: cut(key.name, NAME_CHARS),
+            key_type: cut(key.key_type, WORD_CHARS),
+            purpose: cut(key.purpose, WORD_CHARS),
+            state: cut(key.state, WORD_CHARS),
             rotation_period_days: key.rotation_period_days,
             grace_period_days: key.grace_period_days,
-            created_at: key.created_at,
+            created_at: cut(key.created_at, WORD_CHARS),
             metadata_bytes: length(&metadata),
             metadata: metadata.filter(|text| text.len() as u64 <= KEY_BYTES),
             current_version: key.current_version,
@@ -268,15 +281,15 @@ impl From<JsonVersion> for SourceVersion {
     fn from(version: JsonVersion) -> Self {
         let material = version.wrapped_material.get();
         Self {
-            id: version.id,
+            id: cut(version.id, ID_CHARS + 1),
             version: version.version,
-            state: version.state,
-            created_at: version.created_at,
-            not_before: version.not_before,
-            not_after: version.not_after,
+            state: cut(version.state, WORD_CHARS),
+            created_at: cut(version.created_at, WORD_CHARS),
+            not_before: version.not_before.map(|time| cut(time, WORD_CHARS)),
+            not_after: version.not_after.map(|time| cut(time, WORD_CHARS)),
             wrapped_material: if material.len() as u64 <= VERSION_BYTES { material.to_owned() } else { String::new() },
             material_bytes: material.len() as u64,
-            public_key_pem: version.public_key_pem,
+            public_key_pem: version.public_key_pem.map(|pem| cut(pem, PEM_CHARS)),
             grace_period_days: version.grace_period_days,
         }
     }
@@ -288,13 +301,13 @@ impl From<JsonGrant> for SourceGrant {
         let bytes = grant.allowed_ops.get().len() as u64 + length(&conditions);
         Self {
             id: grant.id,
-            principal: grant.principal,
-            role: grant.role,
-            key_id: grant.key_id,
-            allowed_ops: grant.allowed_ops.get().to_owned(),
+            principal: cut(grant.principal, PRINCIPAL_CHARS),
+            role: cut(grant.role, WORD_CHARS),
+            key_id: cut(grant.key_id, ID_CHARS + 1),
+            allowed_ops: if bytes <= GRANT_BYTES { grant.allowed_ops.get().to_owned() } else { String::new() },
             conditions: conditions.filter(|_| bytes <= GRANT_BYTES),
             bytes,
-            created_at: grant.created_at,
+            created_at: cut(grant.created_at, WORD_CHARS),
         }
     }
 }

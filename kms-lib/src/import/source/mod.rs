@@ -11,7 +11,7 @@ pub use rows::{
     VERSION_BYTES, source_time,
 };
 
-use crate::types::error::Result;
+use crate::types::error::{Error, ErrorCode, Result};
 use json::JsonFiles;
 use mysql::Snapshot;
 use place::Form;
@@ -27,11 +27,11 @@ pub enum Source {
     Files(JsonFiles),
 }
 
-/// Calls the same function of either kind of source.
+/// Calls the same function of either kind of source, which reads these tables.
 macro_rules! either {
-    ($source:expr, $inner:ident => $call:expr) => {
+    ($source:expr, $tables:expr, $inner:ident => $call:expr) => {
         match $source {
-            Source::Database($inner) => $call.await,
+            Source::Database($inner) => $call.await.map_err(|error| of_tables($tables, error)),
             Source::Files($inner) => $call,
         }
     };
@@ -40,16 +40,17 @@ macro_rules! either {
 impl Source {
     /// Begins the snapshot, and checks that the tables are those of Mini KMS on Node.
     pub async fn open(from: &ImportSource) -> Result<Self> {
-        match from.form() {
+        let source = match from.form() {
             Form::Database(url) => Snapshot::open(url).await.map(Self::Database),
             Form::Json(path) => JsonFiles::open(path).map(Self::Files),
-        }
+        };
+        source.map_err(of_source)
     }
 
     /// Begins another snapshot, which has what changed since this one.
     pub async fn renew(&mut self, from: &ImportSource) -> Result<()> {
         match (self, from.form()) {
-            (Self::Database(snapshot), _) => snapshot.renew().await,
+            (Self::Database(snapshot), _) => snapshot.renew().await.map_err(of_source),
             (Self::Files(files), Form::Json(path)) => JsonFiles::open(path).map(|new| *files = new),
             (Self::Files(_), Form::Database(_)) => Ok(()),
         }
@@ -57,7 +58,7 @@ impl Source {
 
     /// The tables that keep no snapshot, each with its storage engine.
     pub async fn without_snapshot(&mut self) -> Result<Vec<(String, String)>> {
-        either!(self, it => it.without_snapshot())
+        either!(self, "information_schema", it => it.without_snapshot())
     }
 
     /// Whether it has keys and grants, or is a log alone.
@@ -70,22 +71,22 @@ impl Source {
 
     /// How many rows there are.
     pub async fn counts(&mut self) -> Result<SourceCounts> {
-        either!(self, it => it.counts())
+        either!(self, "keys, key_versions, grants or audit_logs", it => it.counts())
     }
 
     /// The first 1,000 ids (in lower case) or versions that several rows of a table have.
     pub async fn repeated(&mut self, table: Table) -> Result<Vec<(String, i64)>> {
-        either!(self, it => it.repeated(table))
+        either!(self, table.name(), it => it.repeated(table))
     }
 
     /// At most `limit` keys behind the one with this id, in the source's own order; none at the end.
     pub async fn keys(&mut self, after: Option<&str>, limit: usize) -> Result<Vec<SourceKey>> {
-        either!(self, it => it.keys(after, limit))
+        either!(self, "keys", it => it.keys(after, limit))
     }
 
     /// At most `limit` versions of a key behind this number, by number; none at the end.
     pub async fn versions(&mut self, key: &str, after: i64, limit: usize) -> Result<Vec<SourceVersion>> {
-        either!(self, it => it.versions(key, after, limit))
+        either!(self, "key_versions", it => it.versions(key, after, limit))
     }
 
     /// The version of a key with this number.
@@ -96,17 +97,41 @@ impl Source {
 
     /// At most `limit` grants behind the one with this id, in the source's own order; none at the end.
     pub async fn grants(&mut self, after: Option<&str>, limit: usize) -> Result<Vec<SourceGrant>> {
-        either!(self, it => it.grants(after, limit))
+        either!(self, "grants", it => it.grants(after, limit))
     }
 
     /// At most `limit` records behind the one with this id, and fewer if they are long, in the source's own order; none
     /// at the end.
     pub async fn audit_rows(&mut self, after: Option<&str>, limit: usize) -> Result<Vec<AuditRow>> {
-        either!(self, it => it.audit_rows(after, limit))
+        either!(self, "audit_logs", it => it.audit_rows(after, limit))
     }
 
     /// The records with these ids, in any order.
     pub async fn audit_rows_by_id(&mut self, ids: &[String]) -> Result<Vec<AuditRow>> {
-        either!(self, it => it.audit_rows_by_id(ids))
+        either!(self, "audit_logs", it => it.audit_rows_by_id(ids))
+    }
+}
+
+/// An error about the source's URL, connection or rows, which must not be taken for one of the store.
+fn of_source(error: Error) -> Error {
+    let text = error.message().replace("store_url", "source");
+    let text = if text.contains("source") { text } else { format!("the source: {text}") };
+    match error.code() {
+        ErrorCode::StoreCorrupt => Error::new(ErrorCode::InvalidConfiguration, text),
+        _ => error.with_message(text),
+    }
+}
+
+/// An error while these tables were read.
+fn of_tables(tables: &str, error: Error) -> Error {
+    match error.code() {
+        ErrorCode::StoreCorrupt => {
+            let text = format!(
+                "the source has a row that cannot be read, in {tables}: {} (counted from 0); correct it there",
+                error.message()
+            );
+            Error::new(ErrorCode::InvalidConfiguration, text)
+        }
+        _ => of_source(error),
     }
 }

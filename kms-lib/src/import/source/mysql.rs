@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::rows::{
-    AuditRow, GRANT_BYTES, KEY_BYTES, RECORD_BYTES, SourceCounts, SourceGrant, SourceKey, SourceVersion, Table,
-    VERSION_BYTES,
+    AuditRow, GRANT_BYTES, ID_CHARS, KEY_BYTES, NAME_CHARS, PEM_CHARS, PRINCIPAL_CHARS, RECORD_BYTES, SourceCounts,
+    SourceGrant, SourceKey, SourceVersion, Table, VERSION_BYTES, WORD_CHARS,
 };
 use crate::storage::{Connection, Row, Url, Value, open_source};
 use crate::types::error::{Error, ErrorCode, Result};
@@ -62,8 +62,6 @@ const TABLES: [(&str, &[&str]); 4] = [
     ),
 ];
 
-/// The longest id that is read, in characters. A page begins behind the last id of the one before.
-const ID_CHARS: usize = 254;
 /// Bytes of records that are read at once.
 const PAGE_BYTES: u64 = 8 * 1024 * 1024;
 /// Most bytes that one statement brings. More come only if rows of one id are there many times.
@@ -73,7 +71,7 @@ const STATEMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// cut, which makes them other than those that are known, and longer texts come as none.
 fn key_sql() -> String {
     format!(
-        "SELECT LEFT(id, 255), LEFT(name, 512), LEFT(type, 64), LEFT(purpose, 64), LEFT(state, 64), \
+        "SELECT LEFT(id, 255), LEFT(name, {NAME_CHARS}), LEFT(type, {WORD_CHARS}), LEFT(purpose, {WORD_CHARS}), LEFT(state, {WORD_CHARS}), \
          CAST(rotation_period_days AS SIGNED), CAST(grace_period_days AS SIGNED), CAST(created_at AS CHAR(64)), \
          IF(LENGTH(metadata) <= {KEY_BYTES}, metadata, NULL), CAST(COALESCE(LENGTH(metadata), 0) AS SIGNED), \
          CAST(current_version AS SIGNED) FROM \"keys\""
@@ -82,10 +80,10 @@ fn key_sql() -> String {
 
 fn version_sql() -> String {
     format!(
-        "SELECT LEFT(id, 255), CAST(version AS SIGNED), LEFT(state, 64), CAST(created_at AS CHAR(64)), \
+        "SELECT LEFT(id, 255), CAST(version AS SIGNED), LEFT(state, {WORD_CHARS}), CAST(created_at AS CHAR(64)), \
          CAST(not_before AS CHAR(64)), CAST(not_after AS CHAR(64)), \
          IF(LENGTH(wrapped_material) <= {VERSION_BYTES}, wrapped_material, ''), \
-         CAST(COALESCE(LENGTH(wrapped_material), 0) AS SIGNED), LEFT(public_key_pem, 8192), \
+         CAST(COALESCE(LENGTH(wrapped_material), 0) AS SIGNED), LEFT(public_key_pem, {PEM_CHARS}), \
          CAST(grace_period_days AS SIGNED) FROM key_versions WHERE key_id = ? AND version > ? ORDER BY version LIMIT ?"
     )
 }
@@ -93,7 +91,7 @@ fn version_sql() -> String {
 fn grant_sql() -> String {
     let bytes = "(COALESCE(LENGTH(allowed_ops), 0) + COALESCE(LENGTH(conditions), 0))";
     format!(
-        "SELECT LEFT(id, 255), LEFT(principal, 1024), LEFT(role, 64), LEFT(key_id, 255), \
+        "SELECT LEFT(id, 255), LEFT(principal, {PRINCIPAL_CHARS}), LEFT(role, {WORD_CHARS}), LEFT(key_id, 255), \
          IF({bytes} <= {GRANT_BYTES}, allowed_ops, ''), IF({bytes} <= {GRANT_BYTES}, conditions, NULL), \
          CAST({bytes} AS SIGNED), CAST(created_at AS CHAR(64)) FROM grants"
     )

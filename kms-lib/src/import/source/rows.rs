@@ -23,6 +23,28 @@ pub enum Table {
     Grants,
 }
 
+impl Table {
+    /// Its name in the source.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Keys => "keys",
+            Self::Versions => "key_versions",
+            Self::Grants => "grants",
+        }
+    }
+}
+
+/// The longest id that is read, in characters. A page begins behind the last id of the one before.
+pub const ID_CHARS: usize = 254;
+/// The longest name of a key that is read, in characters; longer texts are cut, here as in the others.
+pub const NAME_CHARS: usize = 512;
+/// The longest principal.
+pub const PRINCIPAL_CHARS: usize = 1024;
+/// The longest public key.
+pub const PEM_CHARS: usize = 8192;
+/// The longest type, purpose, state, role and time.
+pub const WORD_CHARS: usize = 64;
+
 /// How many rows there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceCounts {
