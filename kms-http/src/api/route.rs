@@ -199,10 +199,10 @@ async fn admit(
     let limit = if kind.returns { app.http.returning_body_limit() } else { app.http.body_limit() };
     let (body, room) = app.bodies.read(context, &owner, &parts.headers, body, limit).await?;
     // A list can be a thousand times as large as its request, so few are produced at a time, in a queue of their own.
-    // Requests waiting in it do not take a place in the other queue.
-    let is_heavy = kind.is_list || body.len() > LARGE;
+    // Requests waiting in it do not take a place in the other queue. A patient request takes a place in neither,
+    // whatever the length of its body: it would keep it for as long as the library works. The library limits it.
+    let is_heavy = !kind.is_patient && (kind.is_list || body.len() > LARGE);
     let heavy = if is_heavy { Some(enter(&app.heavy, caller).await?) } else { None };
-    // A patient request takes no place here; the library limits it.
     let place = if kind.is_patient { None } else { Some(enter(&app.gate, caller).await?) };
     Ok((Call::new(Arc::clone(app), actor, parts, body), Held { room, _heavy: heavy, _place: place }))
 }

@@ -37,6 +37,9 @@ pub enum ReadyKey {
     },
 }
 
+/// In whose turn the computations of loading are done: no principal has an empty name. Callers take turns at loading
+/// before.
+const LOADER: &str = "";
 /// Most keys that are loaded at a time, in all and for one principal. They are more than the store has connections,
 /// because most of the time is spent waiting for a remote root key.
 pub const LOADING: (usize, usize) = (64, 32);
@@ -87,27 +90,22 @@ impl MaterialCache {
             return Ok(ready);
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
-        let waiting = self.wait_for(version, key_type, principal);
+        let waiting = self.wait_for(version, key_type);
         let ended = |_| Error::new(ErrorCode::Internal, "the loading of a key ended unexpectedly");
         waiting.joint.result(&self.turns, principal).await.map_err(ended)?
     }
 
     /// Joins the loading of a version, or starts one.
-    fn wait_for(&self, version: &KeyVersion, key_type: KeyType, principal: &str) -> Waiting<'_> {
+    fn wait_for(&self, version: &KeyVersion, key_type: KeyType) -> Waiting<'_> {
         let id = (version.key_id, version.version);
         let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Joint::new(Run::ToItsEnd, self.load(version.clone(), key_type, principal.to_owned())));
+        let new = || Arc::new(Joint::new(Run::ToItsEnd, self.load(version.clone(), key_type)));
         let joint = Arc::clone(loading.entry(id).or_insert_with(new));
         Waiting { loading: &self.loading, id, joint }
     }
 
-    /// Loads a version and caches it. The computations count for this principal.
-    fn load(
-        &self,
-        version: KeyVersion,
-        key_type: KeyType,
-        principal: String,
-    ) -> impl Future<Output = Loaded> + Send + 'static {
+    /// Loads a version and caches it.
+    fn load(&self, version: KeyVersion, key_type: KeyType) -> impl Future<Output = Loaded> + Send + 'static {
         let (loader, ready, loading) = (self.loader.clone(), self.ready.clone(), Arc::clone(&self.loading));
         let is_closed = Arc::clone(&self.is_closed);
         async move {
@@ -118,7 +116,7 @@ impl MaterialCache {
             if let Some(ready) = ready.get(&id).await {
                 return Ok(ready);
             }
-            let loaded = loader.load(&version, key_type, &principal).await?;
+            let loaded = loader.load(&version, key_type).await?;
             ready.insert(id, Arc::clone(&loaded)).await;
             if is_closed.load(Ordering::SeqCst) {
                 ready.invalidate(&id).await;
@@ -215,7 +213,7 @@ struct Loader {
 }
 
 impl Loader {
-    async fn load(&self, version: &KeyVersion, key_type: KeyType, principal: &str) -> Result<Arc<ReadyKey>> {
+    async fn load(&self, version: &KeyVersion, key_type: KeyType) -> Result<Arc<ReadyKey>> {
         let mut connection = self.store.reader().await?;
         let material = entities::material(connection.as_mut(), version.key_id, version.version).await?;
         drop(connection);
@@ -242,7 +240,8 @@ impl Loader {
                     let public = provider.rsa_public(&private.public_pem()?)?;
                     Ok(ReadyKey::Rsa { private, public })
                 };
-                self.workers.run(principal, Length::Short, make_ready).await?
+                // Not as the caller who asked first: all who wait for the key would wait for that caller's other work.
+                self.workers.run(LOADER, Length::Short, make_ready).await?
             }
         };
         Ok(Arc::new(ready))

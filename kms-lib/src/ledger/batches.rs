@@ -19,7 +19,7 @@ impl Writer {
         loop {
             match self.try_commit(&released).await {
                 Ok(plan) => {
-                    self.answer(released, plan.outcomes);
+                    self.answer_committed(released, plan.outcomes);
                     return self.commit(apart).await;
                 }
                 // What was promised is written before anything else, from the reserve if need be. That is not for what
@@ -44,6 +44,8 @@ impl Writer {
                     }
                     // What is not written yet is not lost; it is tried again many times a second.
                     self.outage.note(&error, 0);
+                    // First: the callers who are told of a failure may come again at once.
+                    self.queue.hold_releases(true);
                     // What was not released fails now; nothing new is released while the queue is closed to it.
                     self.fail(failed, &error);
                     self.fail(std::mem::take(&mut apart), &error);
@@ -51,7 +53,6 @@ impl Writer {
                         self.lost.get_or_insert((0, error.clone())).0 += released.len();
                         return self.fail(released, &error);
                     }
-                    self.queue.hold_releases(true);
                     // Who comes meanwhile must not wait for as long as this takes.
                     self.fail(self.queue.take_unreleased(), &error);
                     sleep(RETRY).await;
@@ -74,7 +75,7 @@ impl Writer {
                 continue;
             }
             match self.try_commit(&batch).await {
-                Ok(plan) => self.answer(batch, plan.outcomes),
+                Ok(plan) => self.answer_committed(batch, plan.outcomes),
                 Err(error)
                     if error.code() == ErrorCode::StoreFull
                         && (self.has_room_left(&batch).await || !std::mem::replace(&mut has_made_room, true)) =>
@@ -129,9 +130,15 @@ impl Writer {
         }
     }
 
-    fn answer(&self, batch: Vec<Submission>, outcomes: Vec<Outcome>) {
+    /// Answers what was committed. Only a commit lets results be released again before theirs: after a failure, and
+    /// once the ledger has stopped, their records might never be written.
+    fn answer_committed(&self, batch: Vec<Submission>, outcomes: Vec<Outcome>) {
         // On a disk that is getting full, what is promised might find no room.
         self.queue.set_releasable(self.space.releasable());
+        self.answer(batch, outcomes);
+    }
+
+    fn answer(&self, batch: Vec<Submission>, outcomes: Vec<Outcome>) {
         let (mut changes, mut released_cost) = (0, 0);
         for (submission, outcome) in batch.into_iter().zip(outcomes) {
             changes += usize::from(submission.command.is_some());
@@ -154,9 +161,7 @@ impl Writer {
             self.outage.note(error, batch.len());
         }
         let outcomes = batch.iter().map(|_| Outcome::Failed(error.clone())).collect();
-        let held = self.queue.holds_releases();
         self.answer(batch, outcomes);
-        self.queue.hold_releases(held);
     }
 }
 

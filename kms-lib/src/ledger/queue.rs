@@ -271,11 +271,6 @@ impl Queue {
         [again, changes, rotations, uses].into_iter().flat_map(FairLane::drain).collect()
     }
 
-    /// Whether releases are held back.
-    pub fn holds_releases(&self) -> bool {
-        self.lanes().held
-    }
-
     /// Whether the queue is closed.
     pub fn is_closed(&self) -> bool {
         self.lanes().closed

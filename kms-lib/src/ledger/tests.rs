@@ -12,7 +12,9 @@ use crate::storage::dialect::Dialect;
 use crate::storage::sqlite::SqliteStore;
 use crate::storage::{Connection, EachRow, Reserve, Sql, Store, StoreFuture, Value};
 use crate::types::view::CatalogView;
-use crate::{Action, Actor, AuditQuery, Config, Context, Error, ErrorCode, NewKey, Paging, Result, Role, Status};
+use crate::{
+    Action, Actor, AuditAck, AuditQuery, Config, Context, Error, ErrorCode, NewKey, Paging, Result, Role, Status,
+};
 
 /// What goes wrong.
 pub(crate) struct Faults {
@@ -184,6 +186,39 @@ pub(crate) async fn reopen(file: &Path) -> (Arc<Shared>, Session, Arc<Faults>) {
     let shared = open_on(config, store).await.unwrap();
     let session = Session::new(Arc::clone(&shared), Actor::new("alice", Role::Admin).unwrap());
     (shared, session, faults)
+}
+
+/// A result that is returned before its commit is a promise, and a ledger that has stopped keeps none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_has_stopped_releases_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.db");
+    let url = format!("sqlite:{}", file.display());
+    let store = SqliteStore::open(&file).await.unwrap();
+    let config = Config::new(&url).root_key_bytes([7; 32]).audit_ack(AuditAck::Queued);
+    let shared = open_on(config, Arc::new(store)).await.unwrap();
+    let session = Session::new(Arc::clone(&shared), Actor::new("alice", Role::Admin).unwrap());
+    session.create_key(NewKey::aes("k")).await.unwrap();
+    // A head that no record leads to: the ledger notices it with its next batch, and writes nothing more.
+    let mut connection = shared.store.writer().await.unwrap();
+    connection.execute("UPDATE audit_head SET seq = seq + 7".into(), vec![]).await.unwrap();
+    connection.close().await.unwrap();
+    while session.create_key(NewKey::aes("other")).await.is_ok() {}
+    let callers: Vec<_> = (0..32)
+        .map(|_| {
+            let session = session.clone();
+            tokio::spawn(async move {
+                let mut returned = 0;
+                for _ in 0..100 {
+                    returned += usize::from(session.encrypt("k", b"x", &Context::new()).await.is_ok());
+                }
+                returned
+            })
+        })
+        .collect();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap(), 0, "results without records");
+    }
 }
 
 async fn size(session: &Session) -> u64 {
@@ -432,7 +467,7 @@ async fn released_encryptions_at_the_limit_are_in_the_log() {
     let limit = i64::try_from(crate::types::limits::ENCRYPTIONS_MAX).unwrap();
     sqlx::query("UPDATE version_usage SET encryptions = ?").bind(limit - 5).execute(&mut raw).await.unwrap();
     sqlx::Connection::close(raw).await.unwrap();
-    let config = Config::new(&url).root_key_bytes([7; 32]).audit_ack(crate::AuditAck::Queued);
+    let config = Config::new(&url).root_key_bytes([7; 32]).audit_ack(AuditAck::Queued);
     let shared = crate::kms::open::open(config.clone()).await.unwrap();
     let session = Session::new(shared.clone(), Actor::new("alice", Role::Admin).unwrap());
     let mut succeeded = 0u64;
