@@ -125,7 +125,7 @@ impl Kms {
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn authenticate(&self, token: &str) -> Result<Actor> {
-        crate::session::authenticate(&self.inner.shared, token).await
+        authenticate(self, token).await.0
     }
 
     /// Checks whether operations can be expected to succeed; the error says why not. The check takes the store's lock,
@@ -272,4 +272,12 @@ impl std::fmt::Debug for Kms {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Kms")
     }
+}
+
+/// Like [`Kms::authenticate`]; also returns whether the store was read. A malformed token needs no read, nor does one
+/// that is already known here.
+pub async fn authenticate(kms: &Kms, token: &str) -> (Result<Actor>, bool) {
+    let mut is_read = false;
+    let found = crate::session::authenticate(&kms.inner.shared, token, &mut is_read).await;
+    (found, is_read)
 }

@@ -190,8 +190,8 @@ impl Session {
     }
 }
 
-/// Returns the actor that this token authenticates.
-pub(crate) async fn authenticate(shared: &Shared, token: &str) -> Result<Actor> {
+/// Returns the actor that this token authenticates. Sets `is_read` once the store was read for it.
+pub(crate) async fn authenticate(shared: &Shared, token: &str, is_read: &mut bool) -> Result<Actor> {
     let refused = || refusal(ErrorCode::NotAuthenticated);
     if token.len() != TOKEN {
         return Err(refused());
@@ -204,6 +204,7 @@ pub(crate) async fn authenticate(shared: &Shared, token: &str) -> Result<Actor> 
     if !known {
         // Another process may have created it a moment ago.
         shared.catalog.ensure_fresh().await?;
+        *is_read = true;
     }
     let snapshot = shared.catalog.snapshot();
     let credential = snapshot.credential(id).ok_or_else(refused)?;
