@@ -142,10 +142,17 @@ impl Candidate {
 /// most connections, otherwise idle ones of an owner with at least half as many. If there are none, the owner with the
 /// most loses connections in use. If that is the newcomer itself, it loses only one that has waited for its caller for
 /// a while.
+///
+/// While unauthenticated owners together hold more than half of the connections, only theirs are closed: a caller with
+/// many addresses must not cost others their connections by having few of each.
 fn to_close(open: &HashMap<u64, Arc<Activity>>, newcomer: &Owner, most: usize) -> Vec<u64> {
     let mut owners: HashMap<Owner, Vec<Candidate>> = HashMap::new();
     for (id, activity) in open {
         owners.entry(activity.owner()).or_default().push(Candidate::new(*id, activity));
+    }
+    let unknown: usize = owners.iter().filter(|(owner, _)| !owner.is_known()).map(|(_, of)| of.len()).sum();
+    if 2 * unknown > open.len() {
+        owners.retain(|owner, _| !owner.is_known());
     }
     let own = owners.get(newcomer).map_or(0, Vec::len);
     // Of two owners with the same number, the unauthenticated one counts as larger.

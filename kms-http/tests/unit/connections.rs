@@ -92,3 +92,30 @@ fn the_caller_with_most_connections_makes_room_for_others() {
     let _new = opened.all.open_one(Caller::default()).expect("an idle one of the flood makes room");
     assert!(opened.is_open()[0], "the idle one of the victim stays");
 }
+
+#[test]
+fn many_networks_with_few_connections_each_close_only_each_others() {
+    let mut opened = Opened::new(50);
+    for _ in 0..20 {
+        opened.open("victim", 1);
+    }
+    let _working: Vec<_> = (0..20).map(|n| Counted::request(&opened.connections[n].activity)).collect();
+    for n in 0..200_u32 {
+        let network = Owner::at(Some(std::net::IpAddr::V4((0x0a00_0000 + n).into())));
+        if let Some(connection) = opened.all.open_one(Caller::new(network)) {
+            // Idle ones of the first half, fresh ones of the others.
+            connection.activity.set_last(Duration::from_secs(if n < 100 { 5 } else { 10 }));
+            opened.connections.push(connection);
+        }
+    }
+    assert_eq!(opened.connections.len(), 220, "every newcomer has found room");
+    assert!(opened.is_open()[..20].iter().all(|is_open| *is_open), "the victim has kept all");
+    assert_eq!(opened.all.open(), 50);
+    // An idle connection of a known caller is safe as well.
+    opened.open("idle", 9);
+    for n in 0..100_u32 {
+        let network = Owner::at(Some(std::net::IpAddr::V4((0x0b00_0000 + n).into())));
+        opened.connections.extend(opened.all.open_one(Caller::new(network)));
+    }
+    assert!(opened.is_open()[220]);
+}
