@@ -1,36 +1,48 @@
 //! Limits rejected credentials per network, and remembers accepted ones.
 //!
 //! Verifying the signature of a JWT is expensive, so a JWT that was not seen before is verified only within its
-//! network's limit. Cheap checks are always made: tokens of this service, and the claims of a JWT. A caller with a
-//! valid credential is therefore served whatever other callers at its address send.
+//! network's limit, which only failed verifications use up. Cheap checks are always made: tokens of this service, and
+//! the claims of a JWT. They have a limit of their own. A caller with a known credential is therefore served whatever
+//! other callers at its address send, and one with a new JWT unless they forge signatures.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
-
-use governor::clock::{Clock, MonotonicClock};
-use governor::state::keyed::HashMapStateStore;
-use governor::{Quota, RateLimiter};
-use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
 
 use crate::error::ApiError;
 use crate::request::owner::Owner;
 
-/// Size of a burst, as a multiple of the rate per second.
-const BURST: u32 = 5;
-/// Number of failures after which the states of inactive networks are removed.
-const SWEEP: u32 = 10_000;
+/// A network may send as many failures at once as its rate allows in this time.
+const BURST: Duration = Duration::from_secs(5);
+/// Number of networks from which those without recent failures are removed.
+const SWEEP: usize = 10_000;
 /// Minimum number of accepted credentials that are remembered; the maximum is twice this.
 const KNOWN: usize = 8_192;
 
 /// The limits of all networks and the accepted credentials.
 pub struct Brake {
-    limiter: Option<RateLimiter<Owner, HashMapStateStore<Owner>, MonotonicClock>>,
-    clock: MonotonicClock,
-    failures: AtomicU32,
+    /// Credentials that were rejected by a cheap check.
+    pub cheap: Failures,
+    /// JWTs that were not seen before and whose verification failed or is not finished.
+    pub signatures: Failures,
     known: Mutex<Known>,
     hasher: RandomState,
+}
+
+/// The failures of each network, limited by rate (GCRA).
+pub struct Failures {
+    /// The time that one failure stands for; zero means no limit.
+    interval: Duration,
+    state: Mutex<Counted>,
+}
+
+#[derive(Default)]
+struct Counted {
+    /// When each network's failures will be forgotten.
+    until: HashMap<Owner, Instant>,
+    /// Number of networks at which the table is swept.
+    sweep: usize,
 }
 
 /// Hashes of accepted credentials, in two generations: when the newer one is full, it replaces the older one. They only
@@ -42,28 +54,14 @@ struct Known {
 }
 
 impl Brake {
-    /// Allows `per_second` rejected credentials per second and network; 0 means no limit.
+    /// Allows `per_second` rejected credentials of each kind per second and network; 0 means no limit.
     pub fn new(per_second: u32) -> Self {
-        let clock = MonotonicClock;
-        let limiter = NonZeroU32::new(per_second).map(|rate| {
-            let burst = rate.saturating_mul(NonZeroU32::new(BURST).unwrap_or(NonZeroU32::MIN));
-            let quota = Quota::per_second(rate).allow_burst(burst);
-            RateLimiter::new(quota, HashMapStateStore::default(), clock.clone())
-        });
-        Self { limiter, clock, failures: AtomicU32::new(0), known: Mutex::default(), hasher: RandomState::new() }
-    }
-
-    /// Counts a credential of this network that was rejected, or a new one that is expensive to verify. Returns an
-    /// error if the limit is exceeded.
-    pub fn count(&self, network: &Owner) -> Result<(), ApiError> {
-        let Some(limiter) = &self.limiter else { return Ok(()) };
-        if self.failures.fetch_add(1, Ordering::Relaxed) % SWEEP == SWEEP - 1 {
-            limiter.retain_recent();
+        Self {
+            cheap: Failures::new(per_second),
+            signatures: Failures::new(per_second),
+            known: Mutex::default(),
+            hasher: RandomState::new(),
         }
-        limiter.check_key(network).map_err(|not_until| {
-            let wait = not_until.wait_time_from(self.clock.now());
-            ApiError::too_many_failures(u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1))
-        })
     }
 
     /// Whether a credential was accepted recently.
@@ -80,6 +78,43 @@ impl Brake {
         if known.newer.insert(hash) && known.newer.len() > KNOWN {
             known.older = std::mem::take(&mut known.newer);
             known.newer.insert(hash);
+        }
+    }
+}
+
+impl Failures {
+    fn new(per_second: u32) -> Self {
+        let interval = Duration::from_secs(1).checked_div(per_second).unwrap_or_default();
+        Self { interval, state: Mutex::default() }
+    }
+
+    /// Counts a failure of this network, or an attempt that may become one. Returns an error if the limit is exceeded.
+    pub fn count(&self, network: &Owner) -> Result<(), ApiError> {
+        if self.interval.is_zero() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.until.len() >= state.sweep.max(SWEEP) {
+            state.until.retain(|_, until| *until > now);
+            state.sweep = 2 * state.until.len();
+        }
+        let until = state.until.entry(network.clone()).or_insert(now);
+        *until = (*until).max(now);
+        let excess = until.duration_since(now).saturating_add(self.interval).saturating_sub(BURST);
+        if !excess.is_zero() {
+            let seconds = u32::try_from(excess.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+            return Err(ApiError::too_many_failures(seconds));
+        }
+        *until += self.interval;
+        Ok(())
+    }
+
+    /// Takes back a count, since the attempt was none that failed.
+    pub fn take_back(&self, network: &Owner) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(until) = state.until.get_mut(network) {
+            *until = until.checked_sub(self.interval).unwrap_or(*until);
         }
     }
 }

@@ -80,7 +80,7 @@ impl Authenticator {
         let actor = match found {
             Ok(actor) => actor,
             Err(error) if error.status == StatusCode::UNAUTHORIZED && !attempt.is_counted => {
-                self.brake.count(&attempt.network)?;
+                self.brake.cheap.count(&attempt.network)?;
                 return Err(error);
             }
             Err(error) => return Err(error),
@@ -133,10 +133,17 @@ impl Authenticator {
             Some(oidc) if !self.takes_tokens || secret.contains('.') => {
                 known(oidc.check_claims(secret))?;
                 if !self.brake.is_known(secret) {
-                    self.brake.count(&attempt.network)?;
+                    // Counted before the result is known, so that the verifications in progress are limited too.
+                    self.brake.signatures.count(&attempt.network)?;
                     attempt.is_counted = true;
                 }
-                let actor = self.own(AuthMethod::Oidc, recognized(oidc.authenticate(secret).await)?)?;
+                let found = recognized(oidc.authenticate(secret).await);
+                let found = found.and_then(|actor| self.own(AuthMethod::Oidc, actor));
+                let is_rejected = found.as_ref().is_err_and(|error| error.status == StatusCode::UNAUTHORIZED);
+                if attempt.is_counted && !is_rejected {
+                    self.brake.signatures.take_back(&attempt.network);
+                }
+                let actor = found?;
                 self.brake.remember(secret);
                 Ok(actor)
             }
@@ -169,7 +176,7 @@ impl Authenticator {
 /// The state of one authentication attempt.
 struct Attempt {
     network: Owner,
-    /// Whether the attempt was already counted against the network's limit.
+    /// Whether the attempt was already counted against the network's limit of verifications.
     is_counted: bool,
 }
 

@@ -191,6 +191,26 @@ async fn proxy_variables_count() {
     list(&server, &key.token(&claims(&issuer, "alice", "others"))).await.expect(200);
 }
 
+/// Callers behind one address share its limits, but credentials that are cheap to reject use up nothing that a new JWT
+/// needs.
+#[tokio::test(flavor = "multi_thread")]
+async fn cheap_bad_credentials_do_not_keep_out_a_new_jwt() {
+    let key = SigningKey::rs256("a");
+    let issuer = Issuer::start(&[&key]).await;
+    let server = serve_with(&issuer, &[("KMS_HTTP_AUTH_FAILURES_PER_SECOND", "1")]);
+    let tried = (0..200).map(|n| {
+        let token = if n % 2 == 0 { format!("kms_{n}") } else { format!("a.b.{n}") };
+        let client = server.client_with(Some(&token));
+        async move { client.get("/v1/keys").await.status.as_u16() }
+    });
+    let tried = futures_util::future::join_all(tried).await;
+    assert!(tried.iter().all(|status| [401, 429].contains(status)) && tried.contains(&429), "{tried:?}");
+    // More of them than the limit of forged ones.
+    for n in 0..20 {
+        list(&server, &key.token(&claims(&issuer, &format!("caller-{n}"), "others"))).await.expect(200);
+    }
+}
+
 /// Forged tokens cost the checking of signatures, so an address may send few. Those that were good before are checked
 /// all the same, and those that say themselves that they are not good cost nothing.
 #[tokio::test(flavor = "multi_thread")]
