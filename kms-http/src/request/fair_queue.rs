@@ -1,5 +1,8 @@
 //! Limits the number of concurrent requests and schedules waiting ones round-robin by principal, so that one caller's
 //! flood delays only that caller.
+//!
+//! A principal that has requests in process is given another place only while it holds fewer than are free. An only
+//! caller therefore holds at most half of the places (rounded up), and another principal enters at once.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +19,8 @@ pub struct FairQueue {
 #[derive(Default)]
 struct State {
     active: usize,
+    /// The number of requests in process of each principal that has any.
+    active_of: HashMap<Arc<str>, usize>,
     waiting: usize,
     lines: HashMap<Arc<str>, VecDeque<oneshot::Sender<Pass>>>,
     /// Principals with waiting requests, in the order of their turns.
@@ -23,7 +28,7 @@ struct State {
 }
 
 /// Permission to process a request; dropping it admits the next one.
-pub struct Pass(Option<Arc<FairQueue>>);
+pub struct Pass(Option<(Arc<FairQueue>, Arc<str>)>);
 
 /// The queue is full, including the places for waiting requests.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,9 +53,11 @@ impl FairQueue {
     pub async fn enter(self: &Arc<Self>, principal: &str) -> Result<Pass, Full> {
         let turn = {
             let mut state = self.state();
-            if state.active < self.most_active && state.waiting == 0 {
-                state.active += 1;
-                return Ok(Pass(Some(Arc::clone(self))));
+            // While a place is free, only principals that may not take it are waiting: see `leave`.
+            if state.may_take(principal, self.most_active) {
+                let principal = Arc::from(principal);
+                state.take(&principal);
+                return Ok(Pass(Some((Arc::clone(self), principal))));
             }
             if state.waiting >= self.most_waiting {
                 state.forget_gone();
@@ -65,23 +72,17 @@ impl FairQueue {
         turn.await.map_err(|_| Full::Caller)
     }
 
-    /// Passes the place of a finished request to the next waiting one.
-    fn leave(self: Arc<Self>) {
+    /// Frees the place of a finished request, and admits waiting requests until no place is free or no principal that
+    /// waits may take one.
+    fn leave(self: Arc<Self>, principal: &str) {
+        self.state().release(principal);
         loop {
-            let next = {
-                let mut state = self.state();
-                match state.next() {
-                    Some(next) => next,
-                    None => {
-                        state.active -= 1;
-                        return;
-                    }
-                }
-            };
-            match next.send(Pass(Some(Arc::clone(&self)))) {
-                Ok(()) => return,
-                // The waiting caller has disconnected. Its pass must not admit another request when it is dropped.
-                Err(mut pass) => pass.0 = None,
+            let next = self.state().next(self.most_active);
+            let Some((principal, next)) = next else { return };
+            // The waiting caller may have disconnected. Its pass must not call `leave` again when it is dropped.
+            if let Err(mut pass) = next.send(Pass(Some((Arc::clone(&self), Arc::clone(&principal))))) {
+                pass.0 = None;
+                self.state().release(&principal);
             }
         }
     }
@@ -94,6 +95,27 @@ impl FairQueue {
 }
 
 impl State {
+    /// Whether a place is free for another request of this principal.
+    fn may_take(&self, principal: &str, most_active: usize) -> bool {
+        let free = most_active.saturating_sub(self.active);
+        free > 0 && self.active_of.get(principal).is_none_or(|own| *own < free)
+    }
+
+    fn take(&mut self, principal: &Arc<str>) {
+        self.active += 1;
+        *self.active_of.entry(Arc::clone(principal)).or_default() += 1;
+    }
+
+    fn release(&mut self, principal: &str) {
+        self.active -= 1;
+        if let Some(own) = self.active_of.get_mut(principal) {
+            *own -= 1;
+            if *own == 0 {
+                self.active_of.remove(principal);
+            }
+        }
+    }
+
     fn line_up(&mut self, principal: &str) -> oneshot::Receiver<Pass> {
         let (call, turn) = oneshot::channel();
         let principal: Arc<str> = match self.lines.get_key_value(principal) {
@@ -128,24 +150,28 @@ impl State {
         true
     }
 
-    fn next(&mut self) -> Option<oneshot::Sender<Pass>> {
-        let principal = self.turns.pop_front()?;
+    /// Takes a place for the first waiting request, in the order of turns, whose principal may have one.
+    fn next(&mut self, most_active: usize) -> Option<(Arc<str>, oneshot::Sender<Pass>)> {
+        // A principal without a request in process may always take a free place, so few are skipped.
+        let at = self.turns.iter().position(|principal| self.may_take(principal, most_active))?;
+        let principal = self.turns.remove(at)?;
         let line = self.lines.get_mut(&principal)?;
         let next = line.pop_front()?;
         self.waiting -= 1;
         if line.is_empty() {
             self.lines.remove(&principal);
         } else {
-            self.turns.push_back(principal);
+            self.turns.push_back(Arc::clone(&principal));
         }
-        Some(next)
+        self.take(&principal);
+        Some((principal, next))
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if let Some(gate) = self.0.take() {
-            gate.leave();
+        if let Some((gate, principal)) = self.0.take() {
+            gate.leave(&principal);
         }
     }
 }

@@ -71,3 +71,60 @@ fn those_who_have_gone_away_keep_nobody_out() {
     drop(pass);
     assert!((&mut others[1]).now_or_never().is_some());
 }
+
+fn let_in(gate: &Arc<FairQueue>, principal: &str) -> Pass {
+    gate.enter(principal).now_or_never().expect("at once").expect("let in")
+}
+
+#[test]
+fn one_principal_leaves_places_for_others() {
+    for (places, most) in [(1, 1), (2, 1), (4, 2), (256, 128)] {
+        let gate = Arc::new(FairQueue::new(places, 1_000));
+        let mut passes: Vec<_> = (0..most).map(|_| let_in(&gate, "flood")).collect();
+        let mut flood: Vec<_> = (0..300).map(|_| waiting(&gate, "flood")).collect();
+        assert_eq!(gate.load(), (most, 300));
+        if places > 1 {
+            // Another principal enters at once although requests of the flood are waiting.
+            passes.push(let_in(&gate, "other"));
+        }
+        drop(passes);
+        let passes: Vec<_> = flood.iter_mut().map_while(|next| next.now_or_never()).collect();
+        assert_eq!(passes.len(), most, "the flood is let in again up to its bound");
+    }
+}
+
+/// Whatever the order in which requests end, a place is never free while one that may take it waits.
+#[test]
+fn no_waiting_request_of_many_principals_is_forgotten() {
+    let gate = Arc::new(FairQueue::new(8, 10_000));
+    let (mut passes, mut entering) = (Vec::new(), Vec::new());
+    for n in 0..2_000_u32 {
+        // The first principal has half of all requests, and a third of all callers go away while they wait.
+        let principal = if n % 2 == 0 { "0".to_owned() } else { (n % 37).to_string() };
+        let gate = Arc::clone(&gate);
+        let mut one = async move { gate.enter(&principal).await }.boxed();
+        match (&mut one).now_or_never() {
+            Some(pass) => passes.push(pass.expect("let in")),
+            None if n % 3 == 0 => drop(one),
+            None => entering.push(one),
+        }
+    }
+    let mut random = 1_usize;
+    while !entering.is_empty() || !passes.is_empty() {
+        assert!(!passes.is_empty(), "{} wait while no request is in process", entering.len());
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        drop(passes.swap_remove((random >> 33) % passes.len()));
+        entering.retain_mut(|one| match one.now_or_never() {
+            Some(pass) => {
+                passes.push(pass.expect("let in"));
+                false
+            }
+            None => true,
+        });
+        let state = gate.state();
+        assert!(state.active <= 8 && state.active == state.active_of.values().sum::<usize>());
+        assert!(!state.turns.iter().any(|principal| state.may_take(principal, 8)), "it could be let in");
+    }
+    assert_eq!(gate.load(), (0, 0));
+    assert!(gate.state().active_of.is_empty());
+}
