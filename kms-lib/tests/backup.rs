@@ -182,12 +182,12 @@ async fn what_a_restore_brings_back_is_told_and_noticed() {
     assert_eq!((back.lost_keys, back.lost_versions), (vec![], vec![]));
     kms.close().await.unwrap();
 
-    // The database is put back: a fresh process notices.
+    // The database is rolled back: a new process detects it.
     remove_store(&place);
     Kms::restore(&config, &to).await.unwrap();
     let error = Kms::open(config.clone()).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::RestoreDetected);
-    assert!(error.message().contains("put back"), "{error}");
+    assert!(error.message().contains("rolled back"), "{error}");
     let kms = Kms::open(config.clone().acknowledge_restore(true)).await.unwrap();
     let query = AuditQuery::new().action(Action::RestoreAcknowledge);
     let records = admin(&kms).list_audit(&query, &Paging::default()).await.unwrap().items;
@@ -354,7 +354,8 @@ async fn a_restore_follows_and_replaces_nothing() {
     assert_eq!(parts, 2, "only those that were there: {names:?}");
 }
 
-/// A store that was put back and used by a process without the high-water file, and has more records than were noted.
+/// A store that was rolled back and used by a process without the high-water file, and has more records than were
+/// noted.
 #[tokio::test]
 async fn a_store_that_was_put_back_and_used_is_noticed() {
     let place = Place::new();
@@ -367,7 +368,7 @@ async fn a_store_that_was_put_back_and_used_is_noticed() {
     kms.session(actor("alice", Role::Admin)).backup(&to).await.unwrap();
     session.revoke_key("a").await.unwrap();
     kms.close().await.unwrap();
-    // Not put back, and used without the file: that is no restore.
+    // Used without the file, but not rolled back: that is not a restore.
     let kms = place.open().await;
     check_usable(&kms).await;
     kms.close().await.unwrap();

@@ -58,7 +58,7 @@ pub enum Audit {
         #[arg(long)]
         all: bool,
     },
-    /// Replace the key that signs the log
+    /// Replace the signing key of the log
     RotateKey,
     /// List the quarantined rows: rows that do not match the audit log and are not used
     Quarantine {

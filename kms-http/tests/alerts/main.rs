@@ -122,7 +122,7 @@ async fn a_grant_that_was_altered() {
     assert_fires("KmsQuarantine", 1, Fault::Stays, &before, &after);
 }
 
-/// The store is put back beneath the service, which anchored the state that is gone.
+/// The store is rolled back while the service runs, which has anchored the lost state.
 #[tokio::test]
 async fn a_log_that_was_put_back() {
     let places = TempDir::new().unwrap();

@@ -1,5 +1,5 @@
-//! Committing what was taken from the queue, and answering it. A failure that may be due to one submission does not
-//! become that of the others.
+//! Committing and answering the submissions of a batch. A failure that one submission may have caused does not fail the
+//! others.
 
 use tokio::time::sleep;
 
@@ -10,10 +10,11 @@ use crate::lifecycle::Command;
 use crate::types::error::{Error, ErrorCode};
 
 impl Writer {
-    /// Commits released results, together with the rest if that succeeds at once; retries until it does.
+    /// Commits released results, together with the rest if that succeeds at once; retries the released ones until they
+    /// are written.
     pub(super) async fn commit_released(&mut self, mut released: Vec<Submission>, rest: &mut Vec<Submission>) {
         released.append(rest);
-        // Those that were not released, once one of them may be why nothing can be written.
+        // Submissions that were not released, set apart once one of them may be the cause of the failure.
         let mut apart = Vec::new();
         let mut has_made_room = false;
         loop {
@@ -22,8 +23,8 @@ impl Writer {
                     self.answer_committed(released, plan.outcomes);
                     return self.commit(apart).await;
                 }
-                // What was promised is written before anything else, from the reserve if need be. That is not for what
-                // merely came along.
+                // Released results are written first, from the disk reserve if necessary. Other submissions may not use
+                // the reserve.
                 Err(error)
                     if error.code() == ErrorCode::StoreFull
                         && (self.make_room().await || !std::mem::replace(&mut has_made_room, true)) =>
@@ -42,7 +43,7 @@ impl Writer {
                         apart = failed;
                         continue;
                     }
-                    // What is not written yet is not lost; it is tried again many times a second.
+                    // Released results are not lost: they are retried many times a second.
                     self.outage.note(&error, 0);
                     // First: the callers who are told of a failure may come again at once.
                     self.queue.hold_releases(true);
@@ -61,7 +62,7 @@ impl Writer {
         }
     }
 
-    /// Commits a batch; halves it as long as it fails for a reason that only one of its submissions may have.
+    /// Commits a batch; halves it as long as it fails for a reason that may lie in a single submission.
     pub(super) async fn commit(&mut self, batch: Vec<Submission>) {
         let mut waiting = vec![batch];
         let mut has_made_room = false;
@@ -92,18 +93,18 @@ impl Writer {
         }
     }
 
-    /// Whether it is worth trying again to write something of this batch, although the store is full: the room of the
-    /// reserve is for what takes rights or keys away.
+    /// Whether part of this batch should be retried although the store is full: the disk reserve is for changes that
+    /// revoke permissions or keys.
     async fn has_room_left(&mut self, batch: &[Submission]) -> bool {
         let released = self.make_room().await;
         let urgent = batch.iter().filter(|submission| takes_away(submission)).count();
         released || (0 < urgent && urgent < batch.len() && self.space.is_full())
     }
 
-    /// Of a batch what is written on a full disk: what takes rights or keys away, as far as its principals have not had
-    /// too much of the reserve. The rest fails.
+    /// The submissions of a batch that are written on a full disk: those that revoke permissions or keys, unless their
+    /// principal has used too much of the disk reserve. The rest fails.
     fn keep_urgent(&mut self, batch: Vec<Submission>) -> Vec<Submission> {
-        // What was released may have taken the other half.
+        // Released results may have used the other half.
         let reserve = self.space.reserve() / 2;
         let (urgent, others) = batch.into_iter().partition(|submission| {
             takes_away(submission) && self.rations.take(submission.principal(), submission.cost, reserve)
@@ -112,16 +113,16 @@ impl Writer {
         urgent
     }
 
-    /// The store could not be written because it is full. Gives up the reserve; answers whether that made room. What
-    /// the engine's own log holds goes into the database, so that it need not grow.
+    /// Handles a full store: releases the disk reserve, and returns whether that made room. The contents of the
+    /// engine's own log are moved into the database, so that the log need not grow.
     async fn make_room(&mut self) -> bool {
         let released = self.space.ran_out();
         self.empty_log().await;
         released
     }
 
-    /// Moves what the engine's own log holds into the database. On a full disk that is done after every commit: the log
-    /// alone would take as much room as there is in the reserve before the engine does so by itself.
+    /// Moves the contents of the engine's own log into the database. On a full disk this is done after every commit:
+    /// the log would use up the disk reserve before the engine moves them automatically.
     pub(super) async fn empty_log(&mut self) {
         if let Some(connection) = &mut self.connection
             && let Err(error) = connection.checkpoint().await
@@ -147,7 +148,7 @@ impl Writer {
                 Outcome::Redo(_) => Outcome::Redo(Some(self.queue.open_retry())),
                 other => other,
             };
-            // The place is given back first: the caller may come again as soon as it has its answer.
+            // The place is released first: the caller may submit again as soon as it has its answer.
             let Submission { reply, admission, .. } = submission;
             drop(admission);
             // The caller may have dropped its future; ignore the send error.
@@ -165,13 +166,13 @@ impl Writer {
     }
 }
 
-/// Whether this is a change that takes rights or keys away: it is still written when the store is full.
+/// Whether this is a change that revokes permissions or keys: it is still written when the store is full.
 fn takes_away(submission: &Submission) -> bool {
     submission.command.as_ref().is_some_and(Command::takes_away)
 }
 
-/// Whether a failure to write a batch may be due to one of its submissions: then the others must not fail with it. All
-/// but what says that the store, or the ledger, cannot be used at all. A statement that is too large for a server is
+/// Whether one submission may have caused the failure to write a batch: then the others must not fail with it. Excluded
+/// are the codes for a store or ledger that cannot be used at all. A statement that is too large for a server is
 /// `InvalidConfiguration`.
 fn may_be_one_culprit(code: ErrorCode) -> bool {
     !matches!(
@@ -187,7 +188,7 @@ fn may_be_one_culprit(code: ErrorCode) -> bool {
     )
 }
 
-/// Whether a failure says that the store does not answer.
+/// Whether a failure means that the store does not respond.
 fn is_outage(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::StoreUnavailable | ErrorCode::OutcomeUnknown)
 }

@@ -1,16 +1,16 @@
-//! Memory for what calls hold: copies of large inputs, and results that wait for their commit.
+//! The memory budget of calls: copies of large inputs, and results that wait for their commit.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// Calls of at most one part in so many are small.
+/// Calls of at most one part in this many of the budget are small.
 const SMALL: usize = 64;
-/// One part in so many is left to small calls, however many large ones there are.
+/// One part in this many of the budget is left to small calls.
 const LEFT: usize = 8;
 
-/// Bytes, shared by principals.
+/// A number of bytes that principals share.
 pub struct Budget {
     bytes: usize,
     held: Mutex<Held>,
@@ -23,7 +23,7 @@ struct Held {
     by: HashMap<Arc<str>, usize>,
 }
 
-/// Bytes that a call holds.
+/// The bytes that a call holds until this is dropped.
 pub struct Bytes {
     budget: Arc<Budget>,
     principal: Arc<str>,
@@ -56,15 +56,15 @@ impl Budget {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes bytes for a call. What could never be had is `InvalidArgument`.
+    /// Takes bytes for a call. Fails with `InvalidArgument` if the call exceeds the budget for a single call.
     ///
-    /// With more than one call at once, no principal holds more than is free. Large calls leave a part to small ones.
+    /// A principal with several calls at once may hold no more than is free. Large calls leave a part to small ones.
     pub fn take(self: &Arc<Self>, principal: &str, bytes: usize) -> Result<Bytes> {
         let for_large = self.bytes - self.bytes / LEFT;
         if bytes > for_large {
             let mib = |bytes: usize| bytes.div_ceil(1024 * 1024);
             let text = format!(
-                "the call needs {} MiB of memory, more than there is for one ({} MiB); send less at once, use a stream, \
+                "the call needs {} MiB of memory, but the limit for a call is {} MiB; send less at once, use a stream, \
                  or raise limits.result_mib",
                 mib(bytes),
                 mib(for_large)
@@ -114,7 +114,7 @@ mod tests {
             }
         };
         assert_eq!((held.len(), refused.code()), (4, ErrorCode::CallerOverloaded));
-        // Others still get large amounts, one after the other, until only the part of small calls is left.
+        // Other principals still get large amounts, until only the part for small calls is left.
         for other in ["b", "c", "d"] {
             held.push(budget.take(other, 32 * MIB).unwrap());
         }

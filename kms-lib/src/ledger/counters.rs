@@ -1,24 +1,24 @@
-//! What the ledger counts, for those who watch it.
+//! The counters of the ledger, for metrics.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// Upper bounds of the classes that batches are counted in, by their number of submissions; the last has none.
+/// Upper bounds of the histogram classes of batches, by number of submissions; the last class has none.
 pub const BATCH_BOUNDS: [u64; 7] = [1, 4, 16, 64, 256, 512, 1_024];
 
-/// Upper bounds of the classes that commits are counted in, by their duration in seconds; the last has none.
+/// Upper bounds of the histogram classes of commits, by duration in seconds; the last class has none.
 pub const COMMIT_BOUNDS: [f64; 11] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
 
-/// The commits of this process, and how long they took: from the lock on the head until the store had them.
+/// The commits of this process and their durations, from the lock on the head until the store confirmed them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct CommitMetrics {
-    /// Commits by duration: up to each of [`COMMIT_BOUNDS`], and above.
+    /// The number of commits in each class of [`COMMIT_BOUNDS`], and above the last bound.
     pub durations: [u64; COMMIT_BOUNDS.len() + 1],
-    /// Seconds that all of them took.
+    /// The total duration in seconds.
     pub seconds: f64,
 }
 
@@ -51,7 +51,7 @@ impl Counters {
         self.commits[class].fetch_add(1, Ordering::Relaxed);
         self.commit_micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
-    /// The commits, and how long they took.
+    /// The commits and their durations.
     pub fn commits(&self) -> CommitMetrics {
         CommitMetrics {
             durations: std::array::from_fn(|n| self.commits[n].load(Ordering::Relaxed)),
@@ -62,17 +62,17 @@ impl Counters {
     pub fn fault(&self) {
         self.faults.fetch_add(1, Ordering::Relaxed);
     }
-    /// How often that was so.
+    /// The number of times that the log or the tables were found altered.
     pub fn faults(&self) -> u64 {
         self.faults.load(Ordering::Relaxed)
     }
-    /// Notes that nothing will be written any more, because the log was altered.
+    /// Notes that nothing more will be written, because the log was altered.
     pub fn stop(&self) {
         if !self.stopped.swap(true, Ordering::Relaxed) {
             self.fault();
         }
     }
-    /// Whether that is so.
+    /// Whether the ledger has stopped because the log was altered.
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
     }

@@ -28,7 +28,7 @@ impl Details {
     pub fn number(&mut self, name: &'static str, number: u64) -> &mut Self {
         self.raw(name, number.to_string())
     }
-    /// Removes a member; answers whether it was there.
+    /// Removes a member; returns whether it was there.
     pub fn remove(&mut self, name: &'static str) -> bool {
         let before = self.0.len();
         self.0.retain(|(present, _)| *present != name);
@@ -38,11 +38,11 @@ impl Details {
     pub fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(present, _)| *present == name)
     }
-    /// Its length in bytes, about.
+    /// The approximate length in bytes.
     pub fn bytes(&self) -> usize {
         self.0.iter().map(|(name, json)| name.len() + json.len()).sum()
     }
-    /// Whether there is no member.
+    /// Whether the details have no members.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -53,7 +53,7 @@ impl Details {
         }
         self
     }
-    /// What a replay needs to know of a decision: the revision it was made at, and the grant that allowed.
+    /// Sets what a replay needs to know about a decision: its revision, and the grant that allowed it.
     pub fn decision(&mut self, decision: &Decision, revision: u64) -> &mut Self {
         if let Decision::Allowed { grant: Some(grant), .. } = decision {
             self.text("grant", &grant.to_string());
@@ -62,7 +62,7 @@ impl Details {
         }
         self.number("revision", revision)
     }
-    /// Where the caller is, if known.
+    /// Sets the caller's source address, if known.
     pub fn source(&mut self, attempt: &Attempt) -> &mut Self {
         match attempt.actor.source_ip() {
             Some(address) => self.text("sourceIp", &address.to_string()),
@@ -109,7 +109,7 @@ pub fn context_json(context: &Context) -> String {
     json
 }
 
-/// Whether a context is short enough to be recorded itself.
+/// Whether a context is short enough to be recorded in full.
 pub fn is_recorded_whole(context: &Context) -> bool {
     context.bytes() <= CONTEXT_RECORDED_BYTES
 }

@@ -1,4 +1,4 @@
-//! Disk space: an alarm before it runs out, and a reserve so that what has to be taken away still can be.
+//! Disk space: an alarm before it runs out, and a disk reserve so that permissions and keys can still be revoked.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,12 +9,12 @@ use crate::catalog::run_blocking;
 use crate::storage::{Reserve, Store};
 use crate::types::error::{Error, ErrorCode};
 
-/// What is watched, in bytes.
+/// The alarm level and the disk reserve, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpaceLimits {
-    /// Below this much free space there is an alarm. None at 0.
+    /// The free space below which there is an alarm; 0 turns the alarm off.
     pub alarm: u64,
-    /// So much is set aside for revocations and the like. Nothing at 0.
+    /// The size of the disk reserve, which is kept for revocations and withdrawals; 0 turns it off.
     pub reserve: u64,
 }
 
@@ -24,50 +24,51 @@ impl Default for SpaceLimits {
     }
 }
 
-/// How much room the store has.
+/// The disk space of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct StorageMetrics {
-    /// Free bytes where the store is. None if that is not known: a database server.
+    /// Free bytes on the store's file system. None if unknown, as for a database server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free_bytes: Option<u64>,
-    /// Whether there is less than the alarm level.
+    /// Whether the free space is below the alarm level.
     pub low: bool,
-    /// Whether the store is full: only what takes rights or keys away is written.
+    /// Whether the store is full: only changes that revoke permissions or keys are written.
     pub full: bool,
-    /// Whether the reserve is there.
+    /// Whether the disk reserve is set aside.
     pub reserved: bool,
 }
 
-/// Watches the room that a store has.
+/// Watches the disk space of a store.
 pub struct Space {
     store: Arc<dyn Store>,
     limits: SpaceLimits,
     low: AtomicBool,
     full: AtomicBool,
     reserved: AtomicBool,
-    /// What results that are released before they are written may cost, as of the last look.
+    /// The permitted cost of results that are released before they are written, as of the last check.
     releasable: AtomicUsize,
 }
 
-/// The most that results may cost which are released and not yet written: what comes later has to wait for them.
+/// The maximum cost of results that are released and not yet written: later submissions have to wait for them.
 const RELEASED_COST: usize = 16 * 1024 * 1024;
-/// Of the room above the alarm level, so much is left to what else fills the disk between two looks.
+/// Released results may use one part in this many of the room above the alarm level; other writers may fill the disk
+/// between two checks.
 const LEFT: u64 = 64;
 
 impl Space {
-    /// Watches this store.
+    /// Starts with no alarm and no reserve, until the first check.
     pub fn new(store: Arc<dyn Store>, limits: SpaceLimits) -> Self {
         let flag = AtomicBool::default;
         Self { store, limits, low: flag(), full: flag(), reserved: flag(), releasable: RELEASED_COST.into() }
     }
 
-    /// Judges, and sets the reserve aside when there is room for it. Called every second; asks the file system, which
-    /// may take its time, on a thread for that.
+    /// Checks the disk, and sets the reserve aside when there is room for it. Called every second; the file system,
+    /// which may be slow, is queried on a separate thread.
     pub async fn look(self: &Arc<Self>) {
         let space = Arc::clone(self);
-        // A panic there ends only this look.
+        // A panic on that thread ends only this check.
         let _ = run_blocking(move || {
             space.look_now();
             Ok(())
@@ -82,12 +83,12 @@ impl Space {
         }
         let kept = self.store.keep_reserve(self.limits.reserve);
         if let Err(error) = &kept {
-            tracing::warn!(%error, "no room could be set aside for revocations");
+            tracing::warn!(%error, "the disk reserve could not be created");
         }
         self.reserved.store(kept.is_ok(), Ordering::SeqCst);
     }
 
-    /// Sounds the alarm or ends it, and sees whether the store is full. Answers the free bytes, if they are known.
+    /// Raises or clears the alarm, and determines whether the store is full. Returns the free bytes, if known.
     pub fn judge(&self) -> Option<u64> {
         let free = self.store.free_space()?;
         self.releasable.store(self.releasable_with(free), Ordering::SeqCst);
@@ -103,53 +104,54 @@ impl Space {
             let reserve = self.store.reserve(self.limits.reserve);
             self.reserved.store(reserve == Reserve::Kept, Ordering::SeqCst);
             if reserve == Reserve::GivenUp && free <= self.room_again() {
-                // By another process, or before this one began: what room is left takes its place.
+                // Another process released the reserve, or it was released earlier: the remaining room takes its place.
                 self.full.store(true, Ordering::SeqCst);
             }
         }
         Some(free)
     }
 
-    /// What is released is written before anything else, revocations included, and be it from the reserve: it must not
-    /// use that up, however the disk was filled since the last look. It may take four times the room: twice what it
-    /// costs, in the engine's own log and in the database.
+    /// Released results are written before anything else, revocations included, even from the reserve, and must not use
+    /// it up, however the disk was filled since the last check. They may take four times their cost: twice the cost, in
+    /// the engine's own log and again in the database.
     fn releasable_with(&self, free: u64) -> usize {
         let SpaceLimits { alarm, reserve } = self.limits;
         let room = (free.saturating_sub(alarm) / LEFT).max(reserve / 8);
         usize::try_from(room).unwrap_or(usize::MAX).min(RELEASED_COST)
     }
 
-    /// What results that are released before they are written may cost now; none if nothing may be released: what is
-    /// promised might find no room.
+    /// The permitted cost of results that are released before they are written; none if nothing may be released,
+    /// because released results might find no room.
     pub fn releasable(&self) -> Option<usize> {
         let is_held = self.is_low() || self.is_full();
         (!is_held).then(|| self.releasable.load(Ordering::SeqCst))
     }
 
-    /// How much is set aside for what takes rights or keys away.
+    /// The size of the disk reserve in bytes.
     pub fn reserve(&self) -> usize {
         usize::try_from(self.limits.reserve).unwrap_or(usize::MAX)
     }
 
-    /// With more than this free, a store that was full is not any more.
+    /// The free space above which a full store counts as usable again.
     fn room_again(&self) -> u64 {
         self.limits.reserve + self.limits.reserve / 2
     }
 
-    /// Whether there was less than the alarm level at the last look.
+    /// Whether the free space was below the alarm level at the last check.
     pub fn is_low(&self) -> bool {
         self.low.load(Ordering::SeqCst)
     }
 
-    /// Whether the store was full at the last look or attempt to write.
+    /// Whether the store was full at the last check or attempt to write.
     pub fn is_known_full(&self) -> bool {
         self.full.load(Ordering::SeqCst)
     }
 
-    /// Whether the store is known to be full. It is not any more once there is as much room as the reserve and half.
+    /// Whether the store is known to be full. It is usable again once more than one and a half times the reserve is
+    /// free.
     pub fn is_full(&self) -> bool {
         if self.is_low() {
-            // Another process may have given the reserve up: what room that made is not for everything.
+            // Another process may have released the reserve: the room from that is for revocations only.
             self.judge();
         }
         if !self.full.load(Ordering::SeqCst) {
@@ -162,23 +164,28 @@ impl Space {
         !has_room
     }
 
-    /// The store could not be written because it is full. Gives up the reserve; answers whether that made room.
+    /// Notes that the store is full and releases the disk reserve; returns whether that made room.
     pub fn ran_out(&self) -> bool {
         self.full.store(true, Ordering::SeqCst);
         self.reserved.store(false, Ordering::SeqCst);
         let released = self.store.release_reserve();
         if released {
-            tracing::error!("the store is full: the reserve is given up, only revocations and the like are written");
+            tracing::error!(
+                "the store is full; the disk reserve was released, and only revocations are accepted for now"
+            );
         }
         released
     }
 
-    /// The error for what is not written meanwhile.
+    /// The error for submissions that are refused while the store is full.
     pub fn error() -> Error {
-        Error::new(ErrorCode::StoreFull, "the store is full: only what takes rights or keys away is written")
+        Error::new(
+            ErrorCode::StoreFull,
+            "the store is full; only changes that revoke permissions or keys are accepted; free some disk space",
+        )
     }
 
-    /// The state, for the metrics.
+    /// The current state, for metrics.
     pub fn metrics(&self) -> StorageMetrics {
         let free_bytes = self.store.free_space();
         StorageMetrics {

@@ -1,4 +1,5 @@
-//! The head under its lock: held against what this process has seen and committed, before anything is written.
+//! The check of the locked head: it is compared with what this process has seen and committed, before anything is
+//! written.
 
 use tokio::time::Instant;
 
@@ -15,24 +16,24 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::root_key::ServiceKeyKind;
 use crate::types::time::Timestamp;
 
-/// The head that a batch continues, and what time it is.
+/// The head that a batch continues, and the current time.
 pub(super) struct Base {
     pub head: Head,
     pub now: Timestamp,
-    /// The database's clock, if it has one that counts.
+    /// The time of the database's clock, if there is one and the skew check is on.
     pub database_now: Option<Timestamp>,
 }
 
 impl Writer {
-    /// A connection with a transaction that has the head's lock. One that was kept may have been lost meanwhile: then
-    /// nothing was done on it, and a new one is as good.
+    /// A connection with a transaction that holds the lock on the head. If the kept connection was lost in the
+    /// meantime, nothing was done on it, and a new one is opened.
     pub(super) async fn begin(&mut self) -> Result<Begun> {
         self.seen_before = self.seen.state();
         if let Some(mut kept) = self.connection.take() {
             match head::begin_locked(kept.as_mut()).await {
                 Ok(locked) => return Ok((kept, locked)),
                 Err(error) if error.code() == ErrorCode::StoreUnavailable => {
-                    tracing::debug!(%error, "connecting to the store anew");
+                    tracing::debug!(%error, "reconnecting to the store");
                 }
                 Err(error) => {
                     self.put_back(kept).await;
@@ -50,14 +51,14 @@ impl Writer {
         }
     }
 
-    /// Rolls back, and keeps the connection. One that cannot even roll back is not used again.
+    /// Rolls back and keeps the connection. A connection that cannot roll back is discarded.
     pub(super) async fn put_back(&mut self, mut connection: Box<dyn Connection>) {
         if connection.rollback().await.is_ok() {
             self.connection = Some(connection);
         }
     }
 
-    /// Holds the head against what this process knows, and brings the catalog up to it.
+    /// Compares the head with what this process knows, and brings the catalog up to it.
     pub(super) async fn base(
         &mut self,
         connection: &mut dyn Connection,
@@ -65,7 +66,7 @@ impl Writer {
         batch: &[Submission],
     ) -> Result<Base> {
         let Some((head, database_now)) = locked else {
-            return Err(self.stop("the head of the log is gone"));
+            return Err(self.stop("the head of the log is missing"));
         };
         self.check(connection, &head).await?;
         let now = self.clock.now();
@@ -81,7 +82,9 @@ impl Writer {
 
     async fn check(&mut self, connection: &mut dyn Connection, head: &Head) -> Result<()> {
         if head.log_id != self.known.log_id || head.seq < self.known.seq {
-            return Err(self.stop("the log is another one, or an older state of it than this process has seen"));
+            return Err(
+                self.stop("the log is a different one, or was rolled back to a state older than this process has seen")
+            );
         }
         if head.seq == self.known.seq {
             if *head != self.known {
@@ -90,12 +93,12 @@ impl Writer {
             return Ok(());
         }
         if self.known.seq > 0 && audit::hash_of(connection, self.known.seq).await? != Some(self.known.hash) {
-            return Err(self.stop("the log no longer holds the record that this process wrote or saw last"));
+            return Err(self.stop("the log no longer contains the record that this process last wrote or saw"));
         }
-        // Of one moment: sessions take over new keys at any time.
+        // One consistent set: sessions may take over new keys at any time.
         let keys = self.signer.keys();
         let is_signed = keys.check(head).is_ok();
-        // The state of a replacement carries the former key's signature too, which is no leave to go on with it.
+        // The head of a replacement carries the former key's signature too, but that key must not be used any longer.
         let is_succeeded = !is_signed || checkpoint::signatures(&head.checkpoint) > 1;
         if head.revision >= self.known.revision
             && is_succeeded
@@ -104,22 +107,22 @@ impl Writer {
             self.keys_behind = true;
             // The former key's material is erased, too.
             self.scrub_at = Some(Instant::now());
-            return Err(Error::new(ErrorCode::Conflict, "another process has replaced the key that signs the log"));
+            return Err(Error::new(ErrorCode::Conflict, "another process has replaced the signing key of the log"));
         }
         if head.revision < self.known.revision || !is_signed {
             return Err(self.stop("the head of the log does not carry the log's signature"));
         }
         self.contended = Some(Instant::now());
-        // Material that is not usable any more is dropped within a second by the task in the background: not here,
-        // where others wait for the lock.
+        // Material that is no longer usable is dropped within a second by a background task, not here, where other
+        // processes wait for the lock.
         let is_behind = head.revision > self.catalog.snapshot().revision();
         if is_behind && !self.catalog.refresh(connection).await? {
             self.keys_behind = true;
             self.scrub_at = Some(Instant::now());
-            return Err(Error::new(ErrorCode::Conflict, "another process has replaced the key that seals rows"));
+            return Err(Error::new(ErrorCode::Conflict, "another process has replaced the integrity key"));
         }
         if self.catalog.snapshot().trust() == Trust::Suspect {
-            // While this process is still putting rows into quarantine, another one may simply have changed others.
+            // While this process is still quarantining rows, another one may legitimately have changed others.
             if self.catalog.is_quarantining() {
                 let text = "rows changed while altered ones were being quarantined";
                 return Err(Error::new(ErrorCode::StoreContended, text));

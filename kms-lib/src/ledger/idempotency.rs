@@ -1,5 +1,4 @@
-//! What is kept of a request that is to have its effect once, with the change it makes: sent again it gets the first
-//! answer.
+//! Idempotency records, stored with the change that a request makes: the same request sent again gets the first answer.
 
 use std::collections::HashSet;
 
@@ -14,15 +13,16 @@ use crate::types::ids::KeyId;
 use crate::types::time::Timestamp;
 use crate::types::view::CatalogView;
 
-/// Longer answers, those of keys with very many versions, are not kept: the request is answered with what is then.
+/// Longer answers, such as those of keys with very many versions, are not stored: a repeated request then gets the
+/// current state.
 const ANSWER_BYTES: usize = 64 * 1024;
-/// No answer about a key with more versions than this is even made: it would be longer.
+/// No answer is made for a key with more versions than this: it would exceed the limit.
 const VERSIONS: u32 = 300;
-/// Nor are answers beyond so many bytes in one batch: whoever writes them holds the lock on the head.
+/// The limit on stored answers per batch, in bytes: they are written under the lock on the head.
 pub(super) const BATCH_ANSWER_BYTES: usize = 1024 * 1024;
 
-/// The requests of a batch that are kept already: principal and idempotency key. Asked under the head's lock, where no
-/// other node keeps one meanwhile.
+/// The requests of a batch that have an idempotency record already: principal and idempotency key. Read under the lock
+/// on the head, so that no other node adds one in the meantime.
 pub(super) async fn kept_among(
     connection: &mut dyn Connection,
     batch: &[Submission],
@@ -34,7 +34,7 @@ pub(super) async fn kept_among(
     idempotency::kept_among(connection, &requests, now).await
 }
 
-/// A request at its place in a batch.
+/// An idempotency record to be written, at its place in a batch.
 pub(super) struct Keeping {
     request: Idempotency,
     principal: String,
@@ -43,7 +43,7 @@ pub(super) struct Keeping {
     answer: Answer,
 }
 
-/// What its answer says.
+/// The answer to the request.
 enum Answer {
     Nothing,
     Key(Box<Outline>),
@@ -51,7 +51,7 @@ enum Answer {
 }
 
 impl Keeping {
-    /// With the answer as of `view`, which has the request's `changes` already.
+    /// Creates the record with the answer as of `view`, which includes the request's `changes`.
     pub(super) fn new(
         request: &Idempotency,
         principal: &str,
@@ -83,7 +83,7 @@ impl Keeping {
         })
     }
 
-    /// The row to keep, once the changes are written, with an answer of at most `room` bytes.
+    /// The row to store, once the changes are written, with an answer of at most `room` bytes.
     pub(super) async fn row(self, connection: &mut dyn Connection, seals: &Seals, room: usize) -> Result<KeptRequest> {
         let Self { request: Idempotency { key, request_digest, subject }, principal, seq, expires_at, answer } = self;
         let answer = match answer {

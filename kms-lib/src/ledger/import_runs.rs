@@ -1,7 +1,7 @@
-//! The runs of imports: which one of a source is the latest, and whether the import is finalised.
+//! The runs of imports: the latest run of each source, and whether the import is finalized.
 //!
-//! Two importers may read one source at different times, so only the run that began last writes. What is kept of it is
-//! sealed; a state that was altered counts as none, unless it says that the import is finalised.
+//! Two importers may read one source at different times, so only the run that began last may write. Its stored state is
+//! sealed; an altered state is ignored, unless it says that the import is finalized.
 
 use std::collections::HashMap;
 
@@ -14,17 +14,17 @@ use crate::types::audit::hex;
 use crate::types::error::Result;
 use crate::types::ids::ImportRunId;
 
-/// Where the import of a source stands.
+/// The state of the import of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ImportState {
-    /// The run that began last.
+    /// The run that began last; only it may write.
     pub run: ImportRunId,
     /// Whether the import has ended.
     pub is_final: bool,
 }
 
 impl ImportState {
-    /// The source and state that a command leads to, if it changes that.
+    /// The source and its new state, if the command changes it.
     pub fn after(command: &Command) -> Option<(String, Self)> {
         let (run, is_final) = match command {
             Command::BeginImport(run) => (run, false),
@@ -34,7 +34,7 @@ impl ImportState {
         Some((run.source.clone(), Self { run: run.id, is_final }))
     }
 
-    /// What is stored of the import of a source.
+    /// Reads the stored state of the import of a source.
     pub async fn read(connection: &mut dyn Connection, source: &str, seals: &Seals) -> Result<Option<Self>> {
         let stored = usage::meta(connection, &name(source)).await?;
         Ok(stored.and_then(|text| Self::open(&text, source, seals)))
@@ -54,12 +54,12 @@ impl ImportState {
     }
 }
 
-/// The name under which the state of a source is kept.
+/// The name under which the state of a source is stored.
 fn name(source: &str) -> String {
     format!("import.{source}")
 }
 
-/// The states of the imports that the batch belongs to, by source. Asked under the head's lock.
+/// The states of the imports that the batch belongs to, by source. Read under the lock on the head.
 pub(super) async fn import_states(
     connection: &mut dyn Connection,
     batch: &[Submission],
@@ -76,7 +76,7 @@ pub(super) async fn import_states(
     Ok(states)
 }
 
-/// Stores the states that a batch leads to.
+/// Stores the new import states of a batch.
 pub(super) async fn keep_import_states(
     connection: &mut dyn Connection,
     states: &HashMap<String, ImportState>,

@@ -1,32 +1,32 @@
-//! Submissions of one kind that wait, in turns by principal: start-time fair queueing.
+//! Waiting submissions of one kind, taken in turns by principal: start-time fair queueing.
 //!
-//! Each submission gets a start on a clock that counts cost, not time: that of the submission which was taken last, or
-//! the end of the one that its principal put in before, whichever is later. Its end is its cost later. The earliest
-//! start is taken first. So a principal with much work, in however many submissions, gets no larger share of the ledger
-//! than one with little, and what costs little waits for at most one submission of each other principal.
+//! Each submission gets a start on a virtual clock that counts cost, not time: the start of the submission taken last,
+//! or the end of its principal's previous submission, whichever is later. Its end is its start plus its cost. The
+//! submission with the earliest start is taken first. A principal with much work, in any number of submissions,
+//! therefore gets no larger share of the ledger than one with little, and a cheap submission waits for at most one
+//! submission of each other principal.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::submission::Submission;
 
-/// Principals whose work is done are looked for when there are more than this, and twice as many as were left last
-/// time.
+/// Idle principals are removed when there are more than this, and more than twice as many as remained last time.
 const KEPT: usize = 256;
-/// The number of the first submission. What comes back to the front gets smaller ones.
+/// The number of the first submission. Submissions put at the front get smaller numbers.
 const FIRST: u64 = 1 << 63;
 
-/// A lane.
+/// A lane of the queue with fair turns by principal.
 pub(super) struct FairLane {
-    /// By start, then by arrival.
+    /// The waiting submissions, by start, then by arrival.
     waiting: BTreeMap<(u64, u64), Submission>,
-    /// Where each principal's next submission starts at the earliest.
+    /// The earliest start of each principal's next submission.
     ends: HashMap<Arc<str>, u64>,
-    /// With more than this, those that are of no importance any more are looked for.
+    /// The number of principals above which idle ones are removed.
     most_ends: usize,
-    /// The start of what was taken last.
+    /// The start of the submission that was taken last.
     now: u64,
-    /// The number of the next arrival, and of the next return to the front.
+    /// The number of the next submission that arrives at the back.
     arrival: u64,
     front: u64,
 }
@@ -47,7 +47,7 @@ impl FairLane {
         self.waiting.is_empty()
     }
 
-    /// Puts a submission behind those of its principal.
+    /// Adds a submission after the others of its principal.
     pub fn push(&mut self, submission: Submission) {
         let cost = submission.cost as u64;
         let start = match self.ends.get_mut(submission.principal()) {
@@ -66,7 +66,7 @@ impl FairLane {
         self.arrival += 1;
     }
 
-    /// Puts a submission ahead of all that wait.
+    /// Adds a submission before all waiting ones.
     pub fn push_front(&mut self, submission: Submission) {
         self.front -= 1;
         self.waiting.insert((self.now, self.front), submission);
@@ -77,25 +77,25 @@ impl FairLane {
         let ((start, _), submission) = self.waiting.pop_first()?;
         self.now = start;
         if self.waiting.is_empty() {
-            // Who comes next competes with nobody who was there before.
+            // The lane is empty, so earlier use no longer counts.
             self.ends.clear();
         }
         Some(submission)
     }
 
-    /// How many principals are remembered.
+    /// The number of remembered principals.
     #[cfg(test)]
     pub fn ends_len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Takes everything.
+    /// Takes all submissions, in their order.
     pub fn drain(&mut self) -> impl Iterator<Item = Submission> + use<> {
         self.ends.clear();
         std::mem::take(&mut self.waiting).into_values()
     }
 
-    /// Forgets principals that would start now anyway, when there are many.
+    /// Removes principals whose next submission could start now, when there are many.
     fn forget(&mut self) {
         if self.ends.len() >= self.most_ends {
             self.ends.retain(|_, end| *end > self.now);

@@ -1,4 +1,4 @@
-//! The one way to write: a queue, and a task that commits what is in it in groups, each operation with its record.
+//! The single write path: a queue, and a task that commits queued operations in batches, each with its audit record.
 
 mod batches;
 mod budget;
@@ -62,19 +62,19 @@ use queue::Queue;
 use rations::Rations;
 use writer::Writer;
 
-/// When results are given to their callers.
+/// When results are released to their callers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AuditAck {
-    /// When their record is committed.
+    /// Results are released when their record is committed.
     #[default]
     Durable,
-    /// Results of cryptographic operations when their record is queued; a crash loses the records of the last
-    /// moments (normally less than 20 ms). Changes stay durable. The process has the store to itself.
+    /// Results of cryptographic operations are released when their record is queued; a crash loses the records of the
+    /// last moments (normally less than 20 ms). Changes stay durable. No other process may use the store.
     Queued,
 }
 
-/// The ledger's door: sessions come in here.
+/// The entry point of the ledger: sessions submit their records and changes here.
 pub struct Ledger {
     queue: Arc<Queue>,
     clock: Clock,
@@ -83,37 +83,38 @@ pub struct Ledger {
     ended: watch::Receiver<Ended>,
 }
 
-/// Whether the ledger has come to its end, and wrote all that it had promised to.
+/// The result of the ledger once it has ended: an error if results that it released could not be written.
 type Ended = Option<Result<()>>;
 
-/// What the ledger works with.
+/// The dependencies and settings of the ledger.
 pub struct LedgerDeps {
-    /// Where it writes.
+    /// The store that the ledger writes to.
     pub store: Arc<dyn Store>,
-    /// What it decides against and keeps up to date.
+    /// The catalog that decisions are based on; the ledger keeps it up to date.
     pub catalog: Arc<Catalog>,
-    /// Knows how much room the store has.
+    /// The disk space of the store.
     pub space: Arc<Space>,
-    /// What it drops material from.
+    /// The cache from which revoked and destroyed material is dropped.
     pub materials: Arc<MaterialCache>,
-    /// Signs the head.
+    /// The signer of the head.
     pub signer: Arc<Signer>,
-    /// The grace period of keys without one.
+    /// The grace period, in days, of keys that have none of their own.
     pub default_grace_days: Option<u32>,
-    /// Most versions with material that a key has.
+    /// The maximum number of versions with material per key.
     pub versions_max: u32,
-    /// The present.
+    /// The source of the current time.
     pub clock: Clock,
-    /// The end of the log at opening, checked.
+    /// The head of the log when the store was opened, already checked.
     pub head: Head,
-    /// How much may be under way.
+    /// Limits on operations in flight.
     pub limits: Limits,
-    /// When results are released.
+    /// The setting that says when results are released.
     pub ack: AuditAck,
 }
 
 impl Ledger {
-    /// Starts the ledger: as a task on the present runtime, or, where writing blocks, on a thread of its own.
+    /// Starts the ledger: as a task on the current runtime, or on a thread of its own if writing to the store blocks
+    /// the thread.
     pub fn start(parts: LedgerDeps) -> Result<Self> {
         let queue = Arc::new(Queue::new(parts.limits));
         queue.set_revision(parts.head.revision);
@@ -139,7 +140,7 @@ impl Ledger {
             keys_behind: false,
             stopped: None,
             contended: None,
-            // A process that ended before may have left some.
+            // A process that ended earlier may have left erased material.
             scrub_at: Some(tokio::time::Instant::now()),
             is_at_fault: false,
             outage: Outage::new("the store cannot be written"),
@@ -157,30 +158,30 @@ impl Ledger {
         Ok(Self { queue, clock: parts.clock, ack: parts.ack, seen, ended })
     }
 
-    /// Lets an operation in whose result has about this many bytes; `Overloaded` before any work is done.
+    /// Admits an operation whose result has about `bytes` bytes. Fails with `Overloaded` before any work is done.
     pub fn admit(&self, lane: Lane, principal: &str, bytes: usize) -> Result<Arc<Admission>> {
         self.queue.admit(lane, principal, bytes)
     }
 
-    /// The same for what the service itself writes while it is closing.
+    /// Like [`admit`](Self::admit), for what the service itself writes while it is closing.
     pub fn admit_last(&self, lane: Lane, principal: &str, bytes: usize) -> Result<Arc<Admission>> {
         self.queue.admit_last(lane, principal, bytes)
     }
 
-    /// Lets nothing in any more: the service is closing.
+    /// Stops admitting operations: the service is closing.
     pub fn shut(&self) {
         self.queue.shut();
     }
 
-    /// Releases no results before they are written from here on, if the store's disk is getting full. Called after each
-    /// look at the disk; the ledger itself ends it, after a commit.
+    /// Stops releasing results before they are written if the store's disk is getting full. Called after each check of
+    /// the disk; the ledger allows releases again after a commit.
     pub fn heed(&self, space: &Space) {
         if space.releasable().is_none() {
             self.queue.hold_releases(true);
         }
     }
 
-    /// Hands a submission over and waits for its place in the log.
+    /// Submits records, and possibly a change, and waits until they are in the log or refused.
     pub async fn submit(
         &self,
         admission: &Arc<Admission>,
@@ -211,18 +212,18 @@ impl Ledger {
                 changes: Vec::new(),
             },
             Ok(false) => answer.await.unwrap_or_else(|_| {
-                Outcome::Failed(Error::new(ErrorCode::OutcomeUnknown, "the ledger ended before it answered"))
+                Outcome::Failed(Error::new(ErrorCode::OutcomeUnknown, "the ledger ended before it returned a result"))
             }),
             Err(error) => Outcome::Failed(error),
         }
     }
 
-    /// When results are released.
+    /// The setting that says when results are released.
     pub fn ack(&self) -> AuditAck {
         self.ack
     }
 
-    /// What it has counted.
+    /// The counters of the ledger.
     pub fn counters(&self) -> &Counters {
         &self.queue.counters
     }
@@ -232,25 +233,25 @@ impl Ledger {
         &self.seen
     }
 
-    /// Whether it takes and writes submissions.
+    /// Whether the ledger accepts and writes submissions.
     pub fn is_running(&self) -> bool {
         !self.queue.is_shut() && !self.queue.is_closed() && !self.queue.counters.is_stopped()
     }
 
-    /// Whether it has stopped for good, although nobody has closed it.
+    /// Whether the ledger has stopped permanently without having been closed.
     pub fn has_failed(&self) -> bool {
         let has_ended = || self.ended.borrow().is_some() || self.ended.has_changed().is_err();
         self.queue.counters.is_stopped() || (!self.queue.is_shut() && has_ended())
     }
 
-    /// How many submissions wait.
+    /// The number of queued submissions.
     pub fn queued(&self) -> usize {
         self.queue.len()
     }
 
-    /// Closes the door, and waits until what has come in is committed, but no longer than `longest`: then what is left
-    /// is given up. Fails if that was so, or if there are results that were released before their commit (`audit.ack =
-    /// "queued"`) and could not be written.
+    /// Closes the ledger and waits, for at most `longest`, until all submissions are committed; the rest are abandoned.
+    /// Fails if submissions were abandoned, or if there are results that were released before their commit (`audit.ack
+    /// = "queued"`) and could not be written.
     pub async fn close(&self, longest: Duration) -> Result<()> {
         self.queue.shut();
         self.queue.close();
@@ -258,18 +259,20 @@ impl Ledger {
             return ended;
         }
         self.queue.abandon();
-        let text = format!("the store did not take within {longest:?} what was under way; what is left is given up");
+        let text = format!(
+            "the store did not commit the pending operations within {longest:?}; the remaining ones were abandoned"
+        );
         Err(Error::new(ErrorCode::StoreUnavailable, text))
     }
 
     async fn ended(&self) -> Result<()> {
-        // Not a task that is waited for: it would end with the runtime that the ledger was started on.
+        // This must not be a task handle: the task would end with the runtime that the ledger was started on.
         let mut ended = self.ended.clone();
         match ended.wait_for(Option::is_some).await {
             Ok(ended) => ended.clone().unwrap_or(Ok(())),
             Err(_) => {
                 tracing::error!("the ledger ended unexpectedly");
-                // With its runtime, perhaps: but where nothing is released early, nobody was promised anything.
+                // The runtime may have ended. Without early release no result was promised, so nothing is lost.
                 match self.ack {
                     AuditAck::Durable => Ok(()),
                     AuditAck::Queued => Err(Error::new(ErrorCode::Internal, "the ledger ended unexpectedly")),
@@ -281,7 +284,7 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        // Without close the task still commits what is queued, and then ends.
+        // Without a call of `close` the task still commits what is queued, and then ends.
         self.queue.close();
     }
 }

@@ -1,5 +1,5 @@
-//! Walking a batch in order: what was decided elsewhere is decided again at its place, and gets its place in the log.
-//! Pure: nothing is written here.
+//! Planning a batch in order: each submission is decided again at its place and gets its position in the log. Nothing
+//! is written here.
 
 mod decide;
 mod replay;
@@ -30,7 +30,7 @@ use crate::types::ids::KeyId;
 use crate::types::time::Timestamp;
 use crate::types::view::{CatalogView, wrapping_generations};
 
-/// What a batch writes.
+/// The writes of a batch, and the outcomes of its submissions.
 pub(super) struct Plan {
     pub rows: Vec<AuditRecord>,
     pub changes: Vec<Change>,
@@ -38,70 +38,70 @@ pub(super) struct Plan {
     pub uses: BTreeMap<(KeyId, u32), u64>,
     /// Records by hour, action and status.
     pub counts: BTreeMap<(i64, &'static str, &'static str), u64>,
-    /// Small values to be kept, by name.
+    /// Small values to be stored, by name.
     pub remember: Vec<(&'static str, String)>,
     /// Wrappings that are added, verified and erased.
     pub wrappings: WrappingChanges,
-    /// Rows that get another seal.
+    /// Rows that are resealed.
     pub resealed: Vec<ResealedRow>,
-    /// Rows of imported logs, each page with its record.
+    /// Pages of rows of imported logs, each with the sequence number of its record.
     pub imported: Vec<(LegacyPage, u64)>,
     /// Imports that begin a run or end, by source.
     pub import_states: HashMap<String, ImportState>,
-    /// The seals from here on, if their key is replaced.
+    /// The new seals, if the integrity key is replaced.
     pub seals: Option<Arc<Seals>>,
-    /// Whether wrappings are erased: then they are removed from the engine's own log too.
+    /// Whether wrappings are erased: then they must be removed from the engine's own log too.
     pub has_erased: bool,
-    /// Requests that have had their effect.
+    /// Idempotency records of requests that take effect in this batch.
     pub kept_requests: Vec<Keeping>,
-    /// One for each submission.
+    /// One outcome for each submission.
     pub outcomes: Vec<Outcome>,
-    /// The key that takes over the signing, if one does.
+    /// The replacement of the signing key, if there is one.
     pub signing_key: Option<Replacement>,
-    /// The keys then, once the head is signed by them.
+    /// The signing keys after the replacement, once they are known.
     pub keys: Option<Arc<HeadKeys>>,
-    /// The head afterwards, not signed yet.
+    /// The head after the batch, not signed yet.
     pub head: Head,
-    /// What stands in it for all rows then; none while some are known to be altered.
+    /// The row commitment of that head; none while some rows are known to be altered.
     pub standing: Option<[u8; 32]>,
 }
 
-/// A replacement of the signing key, with the state of the log that ends with its record: both keys sign it.
+/// A replacement of the signing key, with the state of the log that ends with its record; both keys sign that state.
 pub(super) struct Replacement {
     pub new: NewSigningKey,
     pub state: Head,
     pub rows: Option<[u8; 32]>,
 }
 
-/// What the planner needs to know beside the batch.
+/// The state at which a batch is planned.
 pub(super) struct Place<'a> {
     pub snapshot: &'a Snapshot,
     pub head: &'a Head,
     pub now: Timestamp,
-    /// The earlier of this machine's and the database's time: what cannot be undone waits for both.
+    /// The earlier of this machine's time and the database's: irreversible changes wait for both.
     pub surely: Timestamp,
     pub default_grace_days: Option<u32>,
     /// Most versions with material that a key has.
     pub versions_max: u32,
-    /// Folds rows.
+    /// The seals under the current integrity key; they compute the row commitment.
     pub seals: &'a Seals,
-    /// Versions that have encrypted as much as they may.
+    /// Versions that have reached their limit of encryptions.
     pub exhausted: &'a HashSet<(KeyId, u32)>,
     /// Versions whose uses cannot be counted, because their row was deleted or altered.
     pub uncountable: &'a HashSet<(KeyId, u32)>,
-    /// Requests of the batch that are kept already: their principal and idempotency key.
+    /// Requests of the batch that have an idempotency record already: their principal and idempotency key.
     pub kept: &'a HashSet<(String, String)>,
     /// Whether these generations of the root key may be retired.
     pub retirable: &'a HashMap<u32, bool>,
-    /// How many rows the imported logs have, by source: of those that the batch appends to.
+    /// The number of rows, by source, of the imported logs that the batch appends to.
     pub imported: &'a HashMap<String, u64>,
     /// The latest runs of the imports that the batch belongs to, by source.
     pub import_states: &'a HashMap<String, ImportState>,
-    /// What the rows are, if the key that seals them is to be replaced.
+    /// Whether the rows match the log, if the integrity key is to be replaced.
     pub soundness: Option<Soundness>,
 }
 
-/// What becomes of a submission at its place.
+/// The decision on a submission at its place.
 enum Disposition {
     Commit(Commit),
     Refuse(ErrorCode),
@@ -109,20 +109,20 @@ enum Disposition {
     Fail(Error),
 }
 
-/// What a submission commits.
+/// The parts of the plan that come from one submission.
 #[derive(Default)]
 struct Commit {
     changes: Vec<Change>,
-    /// The decisions that were made again, one for each entry; empty where those of the session still hold.
+    /// The new decisions, one for each entry; empty if those of the session still hold.
     decisions: Vec<Option<Decision>>,
-    /// What the record of a change says beside what its session knew.
+    /// Details of a change's record that its session did not know.
     details: Details,
-    /// Small values to be kept, by name.
+    /// Small values to be stored, by name.
     remember: Vec<(&'static str, String)>,
 }
 
-/// Plans what the batch writes. The submissions stay as they are: a plan may be discarded, and the next one must say
-/// nothing of it.
+/// Plans what the batch writes. The submissions are not modified: a plan may be discarded, and must leave no trace in
+/// the next one.
 pub(super) fn plan_batch(batch: &[Submission], place: &Place<'_>) -> Result<Plan> {
     let mut planner = Planner {
         overlay: Overlay::new(place.snapshot),
@@ -154,7 +154,7 @@ pub(super) fn plan_batch(batch: &[Submission], place: &Place<'_>) -> Result<Plan
         let outcome = planner.settle(submission, disposition)?;
         planner.plan.outcomes.push(outcome);
     }
-    // What a later submission of the batch destroys is not wrapped again.
+    // Material that a later submission of the batch destroys gets no new wrapping.
     let added = std::mem::take(&mut planner.plan.wrappings.added);
     planner.plan.wrappings.added = added.into_iter().filter(|new| planner.is_present(new)).collect();
     planner.plan.head.frontier = planner.frontier.roots().to_vec();
@@ -167,12 +167,12 @@ struct Planner<'a> {
     overlay: Overlay<'a>,
     frontier: Frontier,
     plan: Plan,
-    /// Requests that have their effect with this batch: their principal and idempotency key.
+    /// Requests that take effect in this batch: their principal and idempotency key.
     requests: HashSet<(String, String)>,
 }
 
 impl Planner<'_> {
-    /// The wrappings of a command that are still wanted at its place.
+    /// Collects the wrappings of a command that are still needed at its place.
     fn collect_wrappings(&mut self, command: &Command) {
         let active = wrapping_generations(&self.overlay);
         let is_wanted = |new: &&NewWrapping| active.contains(&new.wrapped.generation) && self.is_present(new);
@@ -266,7 +266,7 @@ impl Planner<'_> {
         Ok(Outcome::Committed { receipts, changes })
     }
 
-    /// The record of an entry: as its session wrote it out, unless something has to be added.
+    /// The record of an entry: as its session rendered it, unless details must be added.
     fn render(&self, entry: &Entry, decision: Option<&Decision>, added: Option<&Details>) -> Rendered {
         let added = added.filter(|added| !added.is_empty());
         match &entry.rendered {
@@ -284,14 +284,14 @@ impl Planner<'_> {
         }
     }
 
-    /// What stands for all rows as they are at this place.
+    /// The row commitment at this place; none unless the rows are verified.
     fn rows(&self) -> Option<[u8; 32]> {
         let is_verified = self.place.snapshot.trust() == Trust::Verified;
         let seals = self.plan.seals.as_deref().unwrap_or(self.place.seals);
         is_verified.then(|| seals.commitment(self.plan.head.revision, self.overlay.rows()))
     }
 
-    /// Gives a record its place.
+    /// Appends a record to the planned log.
     fn record(&mut self, entry: &Entry, rendered: Rendered, time: Timestamp) -> Receipt {
         let draft = &entry.draft;
         let head = &mut self.plan.head;
@@ -299,7 +299,7 @@ impl Planner<'_> {
         let hash = record_hash(head.log_id, seq, time, &head.hash, &rendered.digest);
         self.frontier.push(hash);
         let (succeeded, failed) = match rendered.status {
-            // A single operation that its session saw succeed, and the planner refused.
+            // All operations of the record failed, also those that the session saw succeed and the planner refused.
             Status::Failure => (0, entry.tally.0 + entry.tally.1),
             Status::Success => entry.tally,
         };
@@ -330,7 +330,8 @@ impl Planner<'_> {
         Receipt { seq, hash }
     }
 
-    /// The time of a submission's records: never before the record ahead, unless just that was asked for.
+    /// The time of a submission's records: never before the preceding record, unless the submission acknowledges the
+    /// clock.
     fn time(&self, submission: &Submission) -> Timestamp {
         let last = self.plan.head.timestamp;
         if submission.acknowledges_clock() && skew::is_to_come(last, self.place.now) {

@@ -1,4 +1,4 @@
-//! The way into the ledger: bounded, with lanes that do not hold each other up, and in each of them turns by principal.
+//! The queue of the ledger: bounded, with lanes that do not block each other, and turns by principal in each lane.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,28 +21,28 @@ use crate::types::ids::KeyId;
 #[cfg(test)]
 mod tests;
 
-/// Most submissions of one batch, and what they cost together: one more may begin below it.
+/// The maximum number of submissions in a batch, and the cost below which another one may be added.
 const BATCH: Room = Room { submissions: 1_024, cost: 1024 * 1024 };
-/// Each lane has this part of a batch for certain.
+/// Each lane is guaranteed one part in this many of a batch.
 const LANES: usize = 4;
 
-/// So many turns of the other tasks without a new submission end the gathering of a batch.
+/// The number of turns of other tasks without a new submission that end the gathering of a batch.
 const IDLE_TURNS: usize = 8;
-/// How long rotations wait at most for what earlier ones superseded.
+/// The longest time that rotations wait for submissions that earlier rotations superseded.
 const HOLD: Duration = Duration::from_millis(50);
 
-/// How much may be under way.
+/// Limits on operations in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Cryptographic operations.
+    /// The number of cryptographic operations.
     pub operations: usize,
-    /// Changes.
+    /// The number of changes.
     pub changes: usize,
     /// Bytes that operations hold: copies of large inputs, and results that wait for their commit.
     pub bytes: usize,
 }
 
-/// What a batch may still take.
+/// The remaining capacity of a batch.
 #[derive(Clone, Copy)]
 struct Room {
     submissions: usize,
@@ -58,7 +58,7 @@ impl Room {
         Self { submissions: self.submissions.saturating_sub(1), cost: self.cost.saturating_sub(submission.cost) }
     }
 
-    /// The part of a batch that is one lane's, as far as there is room.
+    /// The part of a batch that is reserved for one lane, as far as there is room.
     fn part(self) -> Self {
         Self { submissions: self.submissions.min(BATCH.submissions / LANES), cost: self.cost.min(BATCH.cost / LANES) }
     }
@@ -66,12 +66,12 @@ impl Room {
 
 #[derive(Default)]
 struct Lanes {
-    /// Already released to their callers: whatever comes later must stand behind them in the log.
+    /// Results already released to their callers: later submissions must follow them in the log.
     released: VecDeque<Submission>,
-    /// What these cost, with those that are being committed, and may cost.
+    /// The cost of these results and of those being committed.
     released_cost: usize,
     releasable_cost: usize,
-    /// Superseded before: they go ahead of the next rotation, or they could be superseded for ever.
+    /// Superseded submissions: they precede the next rotation, or they could be superseded indefinitely.
     again: FairLane,
     /// Changes other than rotations.
     changes: FairLane,
@@ -80,25 +80,25 @@ struct Lanes {
     closed: bool,
     /// Changes queued or being committed.
     changing: usize,
-    /// The revision of the last committed change: what was decided at an older one is not released.
+    /// The revision of the last committed change: results decided at an older one are not released.
     revision: u64,
-    /// Set while released results cannot be written: nothing more is released then.
+    /// Set while nothing more may be released, for example because released results cannot be written.
     held: bool,
-    /// Versions that have encrypted as much as they may: with these, nothing is released before it is counted.
+    /// Versions that have reached their limit of encryptions: their results are not released before they are counted.
     exhausted: HashSet<(KeyId, u32)>,
-    /// Since when rotations wait for superseded submissions.
+    /// The time since which rotations have waited for superseded submissions.
     waiting_since: Option<Instant>,
 }
 
-/// The queue.
+/// The bounded queue of the ledger.
 pub struct Queue {
-    /// For those who watch.
+    /// The counters of the ledger, for metrics.
     pub counters: Counters,
     lanes: Mutex<Lanes>,
     retries: Arc<Retries>,
-    /// How many results may be released and not yet written.
+    /// The maximum number of results that are released and not yet written.
     releasable: usize,
-    /// Whether only the service itself is let in, which is closing.
+    /// Whether only the closing service itself may still submit.
     is_shut: AtomicBool,
     shares: Arc<Shares>,
     operations: Arc<Semaphore>,
@@ -126,15 +126,15 @@ impl Queue {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets an operation in whose result has about this many bytes, or refuses it before any work is done.
+    /// Admits an operation whose result has about `bytes` bytes, or refuses it before any work is done.
     ///
-    /// No principal may hold more places than are free: one alone gets half of them, two a third each, so that there is
-    /// always room for one who comes later.
+    /// No principal may hold more places than are free: a single one gets half of them, two get a third each, so that
+    /// there is always room for another principal.
     pub fn admit(self: &Arc<Self>, lane: Lane, principal: &str, bytes: usize) -> Result<Arc<Admission>> {
         if self.is_shut() { Err(closed()) } else { self.admit_last(lane, principal, bytes) }
     }
 
-    /// The same for what the service itself has to write before it is closed.
+    /// Like [`admit`](Self::admit), for what the service itself has to write before it is closed.
     pub fn admit_last(self: &Arc<Self>, lane: Lane, principal: &str, bytes: usize) -> Result<Arc<Admission>> {
         let refuse = |error: TryAcquireError| match error {
             TryAcquireError::Closed => closed(),
@@ -145,20 +145,21 @@ impl Queue {
         let places = if lane == Lane::Change { &self.changes } else { &self.operations };
         let operations = Arc::clone(places).try_acquire_owned().map_err(refuse)?;
         let share = self.shares.take(lane, principal, places.available_permits() + 1)?;
-        // What is less than a kibibyte is not worth the lock: the places bound it.
+        // Less than a kibibyte is not counted: the number of places bounds it.
         let bytes = if bytes < 1024 { None } else { Some(self.budget.take(principal, bytes)?) };
         Ok(Arc::new(Admission { _operations: operations, _bytes: bytes, _share: share }))
     }
 
-    /// Puts a submission in. If it may be released before its commit, and no change is pending, `released` is set.
+    /// Adds a submission. Returns whether its result is released before its commit, which `release` requests; a pending
+    /// change prevents that.
     pub fn push(&self, mut submission: Submission, release: Option<crate::Timestamp>) -> Result<bool> {
-        // Paid when it is back in its lane, and not under the lock.
+        // Dropped once the submission is back in its lane, and outside the lock.
         let retry = submission.retry.take();
         let mut lanes = self.lanes();
         if lanes.closed {
             return Err(closed());
         }
-        // A full lane of released results holds its next callers back until theirs are written.
+        // If the lane of released results is full, further results are released only after their commit.
         let released = release.is_some_and(|now| submission.holds_at(now))
             && submission.decided_at == lanes.revision
             && lanes.changing == 0
@@ -172,8 +173,8 @@ impl Queue {
             lanes.released_cost += submission.cost;
             lanes.released.push_back(submission);
         } else if is_rotation(&submission) {
-            // One that comes back is the next, but never before what rotations superseded: that could be superseded for
-            // ever.
+            // A rotation that returns goes first among rotations, but never before submissions that rotations
+            // superseded: those could be superseded indefinitely.
             if retry.is_some() { lanes.rotations.push_front(submission) } else { lanes.rotations.push(submission) }
         } else if retry.is_some() {
             lanes.again.push(submission);
@@ -188,7 +189,7 @@ impl Queue {
         Ok(released)
     }
 
-    /// Waits for submissions and takes what is there. None when the queue is closed and empty.
+    /// Waits for submissions and takes a batch. None when the queue is closed and empty.
     pub async fn take(&self) -> Option<Vec<Submission>> {
         let mut batch = Vec::new();
         loop {
@@ -204,7 +205,7 @@ impl Queue {
                 !lanes.rotations.is_empty()
             };
             if holding {
-                // Rotations that wait are let go when their time is over, whatever happens.
+                // Waiting rotations proceed after the timeout in any case.
                 let _ = timeout(HOLD, self.retries.ready.notified()).await;
             } else {
                 self.retries.ready.notified().await;
@@ -212,8 +213,8 @@ impl Queue {
         }
     }
 
-    /// Callers who were just answered come back at once. To commit for the first of them alone would make the others
-    /// wait for a commit of their own: while fewer than `missing` wait, the other tasks get some turns.
+    /// Yields to other tasks while fewer than `missing` submissions wait. Callers that were just answered submit again
+    /// at once; a commit for the first of them alone would make the others wait for another commit.
     pub async fn gather(&self, missing: usize) {
         let mut waiting = self.len();
         let mut idle = 0;
@@ -225,46 +226,46 @@ impl Queue {
         }
     }
 
-    /// Adds what has come meanwhile to a batch.
+    /// Adds submissions that have arrived in the meantime to a batch.
     pub fn take_more(&self, batch: &mut Vec<Submission>) {
         self.lanes().take(batch, self.retries.is_waiting());
     }
 
-    /// Notes that a submission was superseded and comes back.
+    /// Notes that a submission was superseded and will return.
     pub fn open_retry(&self) -> RetrySlot {
         self.retries.open()
     }
 
-    /// Says that so many changes have been answered, and released results that cost so much been written.
+    /// Notes that this many changes were answered, and that released results with this total cost were written.
     pub fn ended(&self, changes: usize, released_cost: usize) {
         let mut lanes = self.lanes();
         lanes.changing = lanes.changing.saturating_sub(changes);
         lanes.released_cost = lanes.released_cost.saturating_sub(released_cost);
     }
 
-    /// Says which revision the last committed change has.
+    /// Sets the revision of the last committed change.
     pub fn set_revision(&self, revision: u64) {
         self.lanes().revision = revision;
     }
 
-    /// Notes that a version has encrypted as much as it may.
+    /// Notes that a version has reached its limit of encryptions.
     pub fn exhaust(&self, key: KeyId, version: u32) {
         self.lanes().exhausted.insert((key, version));
     }
 
-    /// Says what results may cost that are released before their commit; none if there may be none.
+    /// Sets the total cost of results that may be released before their commit; with none, no result may be.
     pub fn set_releasable(&self, cost: Option<usize>) {
         let mut lanes = self.lanes();
         lanes.held = cost.is_none();
         lanes.releasable_cost = cost.unwrap_or(lanes.releasable_cost);
     }
 
-    /// Says whether results may be released before their commit.
+    /// Sets whether releases before the commit are held back.
     pub fn hold_releases(&self, held: bool) {
         self.lanes().held = held;
     }
 
-    /// Takes everything that was not released: while released results cannot be written, it cannot be either.
+    /// Takes all unreleased submissions: while released results cannot be written, these cannot be either.
     pub fn take_unreleased(&self) -> Vec<Submission> {
         let mut lanes = self.lanes();
         let Lanes { again, changes, rotations, uses, .. } = &mut *lanes;
@@ -276,17 +277,17 @@ impl Queue {
         self.lanes().closed
     }
 
-    /// Lets no operation in any more. Those that are under way can still be submitted.
+    /// Stops admitting operations. Operations in flight can still be submitted.
     pub fn shut(&self) {
         self.is_shut.store(true, Ordering::SeqCst);
     }
 
-    /// Whether that is so.
+    /// Whether the queue has stopped admitting operations.
     pub fn is_shut(&self) -> bool {
         self.is_shut.load(Ordering::SeqCst)
     }
 
-    /// Closes the queue: nothing new comes in, what is in it is still taken.
+    /// Closes the queue: new submissions are refused, queued ones are still taken.
     pub fn close(&self) {
         self.lanes().closed = true;
         self.operations.close();
@@ -294,19 +295,19 @@ impl Queue {
         self.retries.ready.notify_one();
     }
 
-    /// Closes the queue for good: what is in it is given up, and its callers are told so.
+    /// Closes the queue and abandons all queued submissions; their callers get an error.
     pub fn abandon(&self) {
         self.close();
         let mut guard = self.lanes();
         guard.released_cost = 0;
         let Lanes { released, again, changes, rotations, uses, .. } = &mut *guard;
         let given_up = (std::mem::take(released), [again, changes, rotations, uses].map(std::mem::take));
-        // Dropped outside of the lock: submissions give back what they hold.
+        // Dropped outside the lock: submissions release their places when dropped.
         drop(guard);
         drop(given_up);
     }
 
-    /// How many submissions wait.
+    /// The number of waiting submissions.
     pub fn len(&self) -> usize {
         let lanes = self.lanes();
         let Lanes { released, again, changes, rotations, uses, .. } = &*lanes;
@@ -315,7 +316,7 @@ impl Queue {
 }
 
 impl Lanes {
-    /// Adds submissions to a batch, as many as it may have. Rotations stay behind while retries are on their way back.
+    /// Adds submissions to a batch up to its limits. Rotations wait while superseded submissions have not returned.
     fn take(&mut self, batch: &mut Vec<Submission>, is_retry_waiting: bool) {
         let mut room = batch.iter().fold(BATCH, Room::without);
         while room.is_left()
@@ -330,14 +331,15 @@ impl Lanes {
             room = fill(room, room.part(), &mut self.rotations, batch);
         }
         room = fill(room, room.part(), &mut self.uses, batch);
-        // What a lane does not need is for the others; but for rotations, which stand behind what they would supersede.
+        // Unused parts go to the other lanes, except to rotations, which come after the submissions they would
+        // supersede.
         for lane in [&mut self.again, &mut self.changes, &mut self.uses] {
             room = fill(room, room, lane, batch);
         }
     }
 
-    /// Whether rotations may be taken now. While superseded submissions wait, or are on their way back, they are held
-    /// for at most [`HOLD`].
+    /// Whether rotations may be taken now. While superseded submissions wait or have not returned, rotations are held
+    /// back for at most [`HOLD`].
     fn may_rotate(&mut self, is_retry_waiting: bool) -> bool {
         let must_wait = !self.closed && !self.rotations.is_empty() && (is_retry_waiting || !self.again.is_empty());
         if must_wait && self.waiting_since.get_or_insert_with(Instant::now).elapsed() < HOLD {
@@ -348,7 +350,7 @@ impl Lanes {
     }
 }
 
-/// Adds submissions of a lane to a batch, as far as this part of it goes. Answers what room is left.
+/// Adds submissions of a lane to a batch, up to this part of it. Returns the room that is left.
 fn fill(mut room: Room, mut part: Room, lane: &mut FairLane, batch: &mut Vec<Submission>) -> Room {
     while part.is_left()
         && let Some(submission) = lane.pop()

@@ -1,10 +1,10 @@
-//! What each principal has had of the disk reserve: that is for whatever takes rights or keys away, whoever does, and
-//! nobody may use it up.
+//! Each principal's use of the disk reserve. The reserve is for changes that revoke permissions or keys, and no
+//! principal may use it up.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What was used of the reserve since the store became full.
+/// The use of the reserve since the store became full, in bytes.
 #[derive(Default)]
 pub(super) struct Rations {
     all: usize,
@@ -12,8 +12,8 @@ pub(super) struct Rations {
 }
 
 impl Rations {
-    /// Takes so much of the reserve for a principal; answers whether it may. None uses more than is left: one alone
-    /// gets half of the reserve.
+    /// Takes `cost` bytes of the reserve for a principal; returns whether that is allowed. No principal may use more
+    /// than is left after it: a single one gets half of the reserve.
     pub fn take(&mut self, principal: &Arc<str>, cost: usize, reserve: usize) -> bool {
         let left = reserve.saturating_sub(self.all.saturating_add(cost));
         let own = self.by.get(principal).copied().unwrap_or_default();
@@ -25,7 +25,7 @@ impl Rations {
         true
     }
 
-    /// The store has room again.
+    /// Forgets all use of the reserve: the store has room again.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
@@ -46,7 +46,7 @@ mod tests {
         }
         let [greedy, second, modest] = taken;
         assert!(greedy <= 2_098 && second >= 1_040 && modest >= 500, "{taken:?}");
-        // One who comes last is not refused altogether.
+        // A principal that comes last is not refused altogether.
         assert!(rations.take(&Arc::from("last"), 1_000, 4 << 20));
         rations.clear();
         assert!(rations.take(&names[0], 1_000, 4 << 20));

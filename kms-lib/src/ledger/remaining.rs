@@ -1,4 +1,4 @@
-//! What would be left of all material without one generation of the root key.
+//! The material that must stay readable when a generation of the root key is retired.
 
 use std::collections::HashMap;
 
@@ -12,21 +12,21 @@ use crate::types::quarantine::EntityTable;
 use crate::types::root_key::ServiceKey;
 use crate::types::view::has_material;
 
-/// Subjects that are looked up at once.
+/// The number of subjects that are looked up at once.
 const PAGE: usize = 500;
 
-/// Everything that must still open once a generation is retired: all material, by the subject of its wrappings.
+/// All material that must still be readable once a generation is retired, by the subject of its wrappings.
 ///
-/// What is wrapped and belongs to none of it hinders nothing. A verification of the log reports such rows.
+/// Wrappings that belong to none of this material do not prevent a retirement. A verification of the log reports them.
 pub struct Remaining {
     /// The fingerprints; none for a version in quarantine, whose row may be altered.
     materials: HashMap<[u8; 16], Option<[u8; 32]>>,
-    /// The generations that stay.
+    /// The generations that remain in use.
     stays: Vec<u32>,
 }
 
 impl Remaining {
-    /// What must open without `retiring`.
+    /// The material that must be readable without the generation `retiring`.
     pub fn without(retiring: u32, snapshot: &Snapshot) -> Self {
         let mut materials: HashMap<[u8; 16], Option<[u8; 32]>> = snapshot
             .versions()
@@ -41,10 +41,10 @@ impl Remaining {
         Self { materials, stays: stays.map(|root| root.generation).collect() }
     }
 
-    /// How many materials `retiring` wraps that have no verified wrapping, with a good seal, under a generation that
-    /// stays.
+    /// The number of subjects wrapped under `retiring` that have no verified wrapping, with a valid seal, under a
+    /// remaining generation.
     pub async fn unverified(&self, connection: &mut dyn Connection, retiring: u32, seals: &Seals) -> Result<u64> {
-        // While rows are resealed, whoever had the former key can still make marks under it.
+        // While rows are being resealed, an attacker with the former integrity key can still forge marks under it.
         let seals = &seals.alone();
         let (mut count, mut after) = (0, [0; 16]);
         loop {
@@ -64,11 +64,11 @@ impl Remaining {
         }
     }
 
-    /// Whether this wrapping will do when its material is needed.
+    /// Whether this wrapping is verified and its generation remains.
     fn is_verified(&self, found: &WrappingRow, seals: &Seals) -> bool {
         let is_sealed = match self.materials.get(&found.stored.subject) {
             Some(Some(fingerprint)) => seals.is_sealed(&row::wrapping(&found.stored, fingerprint), &found.seal),
-            // Without a row that can be trusted the mark alone must do.
+            // The row of a version in quarantine cannot be trusted, so only the mark counts.
             Some(None) => true,
             None => false,
         };

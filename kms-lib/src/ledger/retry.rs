@@ -1,4 +1,4 @@
-//! Submissions that were superseded and are being done again.
+//! Submissions that were superseded and are being redone.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,30 +6,30 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// How many superseded submissions are on their way back to the queue.
+/// Counts superseded submissions that have not returned to the queue yet.
 #[derive(Default)]
 pub struct Retries {
     outstanding: AtomicUsize,
-    /// Wakes the ledger when a submission came, or is back.
+    /// Wakes the ledger when a submission has arrived or returned.
     pub ready: Notify,
 }
 
 impl Retries {
-    /// Notes that a submission was superseded and comes back.
+    /// Notes that a submission was superseded and will return.
     pub fn open(self: &Arc<Self>) -> RetrySlot {
         self.outstanding.fetch_add(1, Ordering::AcqRel);
         RetrySlot(Arc::clone(self))
     }
 
-    /// Whether a superseded submission is on its way back.
+    /// Whether a superseded submission has not returned yet.
     pub fn is_waiting(&self) -> bool {
         self.outstanding.load(Ordering::Acquire) > 0
     }
 }
 
-/// A superseded submission that is being done again. Rotations wait, for moments, until it is back in the queue or
-/// given up; otherwise one rotation after the other could supersede it for ever. Dropped when it is back, so the
-/// release below makes its place in the queue visible to whoever sees the lower count.
+/// A superseded submission that is being redone. Rotations wait briefly until it is back in the queue or abandoned;
+/// otherwise repeated rotations could supersede it indefinitely. The slot is dropped when the submission is back, so
+/// the release ordering below makes its place in the queue visible to a thread that reads the lower count.
 pub struct RetrySlot(Arc<Retries>);
 
 impl Drop for RetrySlot {

@@ -1,12 +1,12 @@
-//! What this process knows of the log beyond the store: the largest state it has seen, by which a rollback underneath
-//! is noticed; and whether an inspection found that the database must not be written.
+//! What this process knows about the log independently of the store: the largest state it has seen, which reveals a
+//! rollback; and whether an inspection found that the database must not be written.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::types::audit::Head;
 use crate::types::error::{Error, Result};
 
-/// Shared by the ledger and those who look at the store.
+/// The largest known state of the log, shared by the ledger and background checks.
 #[derive(Clone)]
 pub struct Seen(Arc<Mutex<Known>>);
 
@@ -36,25 +36,25 @@ impl Seen {
         }
     }
 
-    /// How many records the log has had, and the hash of the last of them.
+    /// The number of records of the largest known state, and the hash of the last one.
     pub fn state(&self) -> (u64, [u8; 32]) {
         let known = self.known();
         (known.size, known.hash)
     }
 
-    /// The checkpoint of that state, and its size.
+    /// The size and the checkpoint of the largest known state.
     pub fn checkpoint(&self) -> (u64, String) {
         let known = self.known();
         (known.size, known.checkpoint.clone())
     }
 
-    /// Says what an inspection of the schema came to: with an error, nothing is written and nothing listed until a
-    /// later one finds it sound.
+    /// Sets the result of an inspection of the schema. With an error, nothing is written or listed until a later
+    /// inspection finds no fault.
     pub fn set_refusal(&self, refusal: Option<Error>) {
         self.known().refusal = refusal;
     }
 
-    /// The error for which nothing may be written, if there is one.
+    /// Fails with the error of the last inspection if nothing may be written.
     pub fn check_writable(&self) -> Result<()> {
         self.known().refusal.clone().map_or(Ok(()), Err)
     }

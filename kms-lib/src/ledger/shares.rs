@@ -6,16 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// Which lane an operation takes.
+/// The lane of the queue that an operation takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
     /// Cryptographic operations and refusals.
     Use,
-    /// Changes: revocations must get through when everything else is stuck.
+    /// Changes: revocations must get through when all other operations are blocked.
     Change,
 }
 
-/// How many places each principal holds, by lane.
+/// The number of places that each principal holds, by lane.
 #[derive(Default)]
 pub struct Shares {
     uses: Mutex<HashMap<Arc<str>, usize>>,
@@ -23,7 +23,8 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// Takes a place for a principal. Fails with `CallerOverloaded` if it holds as many as are `free`.
+    /// Takes a place for a principal. Fails with `CallerOverloaded` if the principal already holds `free` places or
+    /// more.
     pub fn take(self: &Arc<Self>, lane: Lane, principal: &str, free: usize) -> Result<Share> {
         let mut held_by = self.of(lane);
         let (holder, held) = match held_by.get_key_value(principal) {
@@ -54,7 +55,7 @@ pub struct Share {
 }
 
 impl Share {
-    /// Who holds it.
+    /// The principal that holds the place.
     pub fn holder(&self) -> &Arc<str> {
         &self.holder
     }

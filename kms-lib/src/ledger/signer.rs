@@ -1,4 +1,4 @@
-//! Signing and checking the head of the log, and the succession of the keys that do it.
+//! Signing and checking the head of the log, and the succession of the signing keys.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -18,9 +18,10 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::{LogId, ServiceKeyId};
 use crate::types::root_key::ServiceKeyKind;
 
-/// Signs heads with the log's key (Ed25519, RFC 8032), and checks the signatures of others that have it.
+/// Signs heads with the log's signing key (Ed25519, RFC 8032), and checks the signatures of other processes that have
+/// it.
 ///
-/// The key can be replaced, here or by another process: [`Signer::keys`] is the state of a moment.
+/// The key can be replaced, here or by another process: [`Signer::keys`] returns the current set.
 pub struct Signer {
     log: LogId,
     envelope: Envelope,
@@ -28,11 +29,11 @@ pub struct Signer {
     keys: RwLock<Arc<HeadKeys>>,
 }
 
-/// The log's keys as of a moment, with the private part of the newest.
+/// The log's signing keys at one moment, with the private part of the newest.
 pub struct HeadKeys {
     public: SigningKeys,
     newest: Arc<dyn Ed25519>,
-    /// Kept in the moment of a replacement, when both sign.
+    /// The former key, kept only during a replacement, when both keys sign.
     former: Option<Arc<dyn Ed25519>>,
     provider: Arc<dyn Provider>,
 }
@@ -54,7 +55,7 @@ impl Signer {
         Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes over keys that were committed, unless later ones are known already: whoever read them may have been slow.
+    /// Takes over committed keys, unless newer ones are known already: another task may have read newer ones first.
     pub fn install(&self, keys: Arc<HeadKeys>) {
         let mut known = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         if known.public.newest().number <= keys.public.newest().number {
@@ -62,8 +63,8 @@ impl Signer {
         }
     }
 
-    /// Takes over the keys that another process added, as the store has them; otherwise as [`Signer::catch_up`]. Kept
-    /// states of the log are read only if there are such keys: their number grows with the log.
+    /// Takes over the keys that another process added to the store, like [`Signer::catch_up`]. Checkpoints are read
+    /// only if there are such keys: their number grows with the log.
     pub async fn refresh(&self, store: &Arc<dyn Store>) -> Result<bool> {
         let mut connection = store.reader().await?;
         let rows = secrets::service_keys(connection.as_mut()).await?;
@@ -71,16 +72,16 @@ impl Signer {
         if public_keys(self.log, &rows)? == known.public {
             return Ok(false);
         }
-        // Afterwards: the state that a key begins with is kept in its transaction.
+        // Read after the keys: the checkpoint that a key begins with is stored in the key's transaction.
         let kept = audit::checkpoints(connection.as_mut(), known.public.newest().first_seq).await?;
-        // Not while the connection is held: the root key that unwraps may be far away.
+        // The connection is released first: unwrapping under the root key may involve a remote call.
         drop(connection);
         self.catch_up(&rows, &kept).await
     }
 
-    /// Takes over the keys that another process added. Answers whether there were any; `IntegrityFailure` if the stored
-    /// keys are not those known here with others behind them, each signed for by the one before in a state of the log
-    /// that is kept: a root key that leaked opens no key that nobody signed for.
+    /// Takes over the keys that another process added, and returns whether there were any. Fails with
+    /// `IntegrityFailure` unless the stored keys are the known ones followed by new ones, each confirmed by its
+    /// predecessor's signature in a stored checkpoint: a leaked root key is not enough to introduce a signing key.
     pub async fn catch_up(&self, rows: &[ServiceKeyRow], kept: &[StoredCheckpoint]) -> Result<bool> {
         let stored = public_keys(self.log, rows)?;
         let known = self.keys();
@@ -100,7 +101,7 @@ impl Signer {
             let state = kept.iter().find(|kept| kept.size == key.first_seq);
             let signed = state.and_then(|state| stored.open(&state.note, &verify).ok());
             if signed.is_none_or(|signed| signed.size != key.first_seq) {
-                let text = "a signing key of the log is stored that the one before did not sign for";
+                let text = "the store has a signing key of the log that its predecessor did not sign for";
                 return Err(Error::new(ErrorCode::IntegrityFailure, text));
             }
         }
@@ -109,7 +110,7 @@ impl Signer {
         Ok(true)
     }
 
-    /// A new key to sign with, wrapped: the successor of the present ones.
+    /// Generates and wraps a new signing key: the successor of the `present` ones.
     pub async fn generate(&self, present: &HeadKeys) -> Result<NewSigningKey> {
         let number = present.public.newest().number + 1;
         let mut secret = Zeroizing::new([0; 32]);
@@ -121,7 +122,7 @@ impl Signer {
         Ok(NewSigningKey { number, id: ServiceKeyId::random(), wrapped, fingerprint, key })
     }
 
-    /// What a note of this log says, if the key of its size signed it.
+    /// Opens a note of this log; fails unless the key for its size signed it.
     pub fn open(&self, note: &str) -> Result<Checkpoint> {
         self.keys().open(note)
     }
@@ -135,7 +136,7 @@ impl HeadKeys {
         Ok(Self { public, newest: key, former: None, provider })
     }
 
-    /// These keys, with one that takes over from the record `seq` on.
+    /// These keys, followed by a new one that signs from the record `seq` on.
     pub fn succeeded_by(&self, new: &NewSigningKey, seq: u64) -> Result<Self> {
         let key = SigningKey { number: new.number, first_seq: seq, public_key: new.key.public_key() };
         Ok(Self {
@@ -166,7 +167,7 @@ impl HeadKeys {
         self.public.verifier_key(self.public.newest())
     }
 
-    /// Signs the head: its checkpoint becomes a note over its size and root, and what stands for the rows.
+    /// Signs the head: its checkpoint becomes a note over its size, root and revision, and the row commitment.
     pub fn sign(&self, head: &mut Head, rows: Option<[u8; 32]>) -> Result<()> {
         head.checkpoint = self.note(head.seq, &head.frontier, head.revision, rows)?;
         Ok(())
@@ -191,10 +192,10 @@ impl HeadKeys {
         Ok(note)
     }
 
-    /// Whether the head carries the newest key's signature over its size and the root of its subtree roots.
+    /// Fails unless the head carries the newest key's signature over its size, revision and the root of its frontier.
     pub fn check(&self, head: &Head) -> Result<()> {
         let root = Frontier::from_parts(head.seq, head.frontier.clone())?.root();
-        // Never under a former key: of those only the public part is stored, and that is not sealed.
+        // A former key's signature is never accepted: only its public part is stored, and that is not sealed.
         if head.seq < self.public.newest().first_seq {
             return Err(Error::new(ErrorCode::IntegrityFailure, "the head of the log is older than its signing key"));
         }
@@ -205,7 +206,7 @@ impl HeadKeys {
         Ok(())
     }
 
-    /// What a note of this log says, if the key of its size signed it.
+    /// Opens a note of this log; fails unless the key for its size signed it.
     pub fn open(&self, note: &str) -> Result<Checkpoint> {
         self.public.open(note, &|key, message, signature| self.provider.ed25519_verify(key, message, signature))
     }
@@ -236,10 +237,10 @@ async fn unwrap_newest(
     let unwrapped = envelope.unwrap(&Binding::SigningKey { log, number }, &row.wrapped).await?;
     let mut secret = Zeroizing::new([0; 32]);
     if unwrapped.len() != secret.len() {
-        return Err(bad("has a wrong length"));
+        return Err(bad("has the wrong length"));
     }
     if service_fingerprint(ServiceKeyKind::Signing, log, number, &unwrapped)? != row.key.fingerprint {
-        return Err(bad("does not have the fingerprint that is stored of it"));
+        return Err(bad("does not match its stored fingerprint"));
     }
     secret.copy_from_slice(&unwrapped);
     let newest: Arc<dyn Ed25519> = Arc::from(provider.ed25519(&secret)?);

@@ -1,5 +1,5 @@
-//! Whether the rows in memory are those that the log made, asked when the key that seals rows is replaced: whoever has
-//! the former key could make rows that the row commitment does not tell, and the new one must not bless them.
+//! Comparing the rows in memory with the log before the integrity key is replaced: an attacker with the former key
+//! could forge rows that the row commitment does not reveal, and the new key must not seal them.
 
 use std::collections::HashMap;
 
@@ -19,19 +19,19 @@ use crate::types::view::CatalogView;
 /// Most records that are read while the head is locked.
 const RECORDS: u64 = 10_000;
 
-/// What the rows in memory are, held against the log.
+/// The result of comparing the rows in memory with the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Soundness {
-    /// Just those that the log made, but for those in quarantine.
+    /// The rows are exactly those recorded in the log, except those in quarantine.
     Sound,
-    /// Rows that the log does not have, or not all that it has.
+    /// There are rows that the log does not have, or rows of the log are missing.
     Altered,
-    /// So many records were written since the verification that they must be read first.
+    /// Too many records were written since the verification; they must be read first.
     Behind,
 }
 
-/// Holds the rows against the records, if the batch wants to replace the integrity key. Under the head's lock: the
-/// snapshot is that of the head, and no record comes meanwhile.
+/// Compares the rows with the records, if the batch replaces the integrity key. Done under the lock on the head: the
+/// snapshot is that of the head, and no record is added in the meantime.
 pub(super) async fn soundness(
     connection: &mut dyn Connection,
     batch: &[Submission],
@@ -57,8 +57,8 @@ pub(super) async fn soundness(
     Ok(Some(if is_sound { Soundness::Sound } else { Soundness::Altered }))
 }
 
-/// Whether the snapshot has just the rows that the records made, `later` ones included. Those in quarantine are in no
-/// snapshot.
+/// Whether the snapshot has exactly the rows that the records made, including the `later` ones. Rows in quarantine are
+/// not in the snapshot.
 fn are_recorded(snapshot: &Snapshot, recorded: &Recorded, later: &HashMap<Place, String>) -> bool {
     let (mut count, mut are_equal) = (0, true);
     snapshot.each_row(&mut |table, id, bytes| {

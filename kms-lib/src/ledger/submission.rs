@@ -1,4 +1,4 @@
-//! What sessions hand to the ledger, and what they get back.
+//! Submissions that sessions hand to the ledger, and the outcomes they receive.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,29 +19,29 @@ use crate::types::error::{Error, ErrorCode};
 use crate::types::ids::{KeyId, RecordId};
 use crate::types::time::Timestamp;
 
-/// The cost of a record, or of a row, beside its text.
+/// The cost of a record or row in bytes, in addition to its text.
 const RECORD_COST: usize = 512;
-/// The cost of a decision, or of counting a use.
+/// The cost in bytes of a decision, or of counting a use.
 const DECISION_COST: usize = 64;
 
-/// A record to be, without its place in the log.
+/// An audit record that has no place in the log yet.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// Its id.
+    /// The record's identifier.
     pub id: RecordId,
-    /// Who acts.
+    /// The actor.
     pub actor: Actor,
-    /// What is done.
+    /// The action.
     pub action: Action,
-    /// To which key.
+    /// The key that the action concerns.
     pub key_id: Option<KeyId>,
-    /// With which version.
+    /// The version of the key that was used.
     pub key_version: Option<u32>,
-    /// What else is known.
+    /// The other members of the record, written as JSON.
     pub details: Details,
 }
 
-/// A draft written out for one status, and hashed. Sessions do this, so that the ledger's one task need not.
+/// A draft rendered for one status, and hashed. Sessions do this, to relieve the ledger's single task.
 #[derive(Clone, Debug)]
 pub struct Rendered {
     pub(super) status: Status,
@@ -61,12 +61,12 @@ impl Rendered {
 }
 
 impl Draft {
-    /// Writes the body for this status and hashes it.
+    /// Renders the record's body for this status and hashes it.
     pub fn render(&self, status: Status) -> Rendered {
         self.render_with(&self.details, status)
     }
 
-    /// The same with these details instead of the draft's own.
+    /// Like [`render`](Self::render), with other details than the draft's own.
     pub(super) fn render_with(&self, details: &Details, status: Status) -> Rendered {
         let id = self.id;
         let details = details.render();
@@ -86,65 +86,65 @@ impl Draft {
     }
 }
 
-/// How an operation went as far as its session knows.
+/// The result of an operation as its session knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It was allowed, and the work is done.
+    /// The attempt was allowed, and the work is done.
     Allowed {
-        /// From when on the decision is void.
+        /// The time from which the decision no longer holds.
         valid_until: Option<Timestamp>,
     },
-    /// It was allowed, and the work failed: a bad ciphertext.
+    /// The attempt was allowed, but the work failed, for example because of a bad ciphertext.
     Failed(ErrorCode),
-    /// It was not allowed.
+    /// The attempt was denied.
     Denied(ErrorCode),
 }
 
-/// A request that is to have its effect once.
+/// The idempotency key of a request, which takes effect only once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idempotency {
     /// The caller's key for the request.
     pub key: String,
-    /// SHA-256 of what is asked.
+    /// The SHA-256 of the request.
     pub request_digest: [u8; 32],
-    /// What the answer is about: the id of a key, a grant or a credential.
+    /// The subject of the answer: the id of a key, a grant or a credential.
     pub subject: [u8; 16],
 }
 
-/// Use of a version, to be counted.
+/// The use of a version, to be counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Use {
-    /// The key.
+    /// The key that was used.
     pub key: KeyId,
-    /// The version.
+    /// The number of the version that was used.
     pub version: u32,
-    /// Messages encrypted.
+    /// The number of messages encrypted; zero for other uses.
     pub encryptions: u64,
 }
 
-/// One record to be, with the attempts it stands for.
+/// One record to be written, with the attempts that it represents.
 #[derive(Debug)]
 pub struct Entry {
-    /// What was attempted, and allowed or denied as `verdict` says. Several for a batch.
+    /// The attempts, allowed or denied as `verdict` says. A batch has several.
     pub attempts: Vec<Attempt>,
-    /// How it went.
+    /// The result of the attempts.
     pub verdict: Verdict,
-    /// The record.
+    /// The record to be written.
     pub draft: Draft,
-    /// The record written out, if the session has.
+    /// The rendered record, if the session has rendered it.
     pub rendered: Option<Rendered>,
-    /// What is counted if it succeeds.
+    /// The uses that are counted if the operation succeeds.
     pub uses: Vec<Use>,
-    /// Operations it stands for: succeeded and failed ones. One of them is 1 unless it is for a batch.
+    /// The numbers of succeeded and of failed operations that the record represents. Outside a batch they add up to 1.
     pub tally: (u64, u64),
-    /// What is kept so that the same request changes nothing a second time.
+    /// The idempotency record to be stored, so that the same request has no second effect.
     pub idempotency: Option<Box<Idempotency>>,
-    /// Small values that are kept with it, by name.
+    /// Small values, by name, that are stored in the same transaction.
     pub remember: Vec<(&'static str, String)>,
 }
 
 impl Entry {
-    /// The status of the record as the session sees it.
+    /// The status of the record as the session determined it.
     pub fn status(&self) -> Status {
         match self.verdict {
             Verdict::Allowed { .. } => Status::Success,
@@ -152,19 +152,19 @@ impl Entry {
         }
     }
 
-    /// The request that this entry is about, if it is one that has its effect once, with its caller.
+    /// The principal and the idempotency key of this entry's request, if it has one.
     pub(super) fn request(&self) -> Option<(&str, &Idempotency)> {
         Some((self.draft.actor.principal(), self.idempotency.as_deref()?))
     }
 
-    /// The same, if it has its effect with this entry and is kept then.
+    /// Like [`request`](Self::request), but only if the request takes effect with this entry and is stored.
     pub(super) fn effective_request(&self) -> Option<(&str, &Idempotency)> {
         self.request().filter(|_| matches!(self.verdict, Verdict::Allowed { .. }))
     }
 }
 
-/// What records and a command cost the ledger, about: the bytes of the records, with as much for each row that the
-/// command reads or writes as a small record has.
+/// The approximate cost of records and a command: the bytes of the records, plus the size of a small record for each
+/// row that the command reads or writes.
 pub(super) fn cost_of(entries: &[Entry], command: Option<&Command>) -> usize {
     let records = entries.iter().map(|entry| {
         RECORD_COST + entry.draft.details.bytes() + DECISION_COST * (entry.attempts.len() + entry.uses.len())
@@ -176,44 +176,44 @@ pub(super) fn cost_of(entries: &[Entry], command: Option<&Command>) -> usize {
 /// An operation on its way into the log.
 #[derive(Debug)]
 pub struct Submission {
-    /// The revision its session decided at.
+    /// The revision of the catalog at which the session decided.
     pub decided_at: u64,
-    /// Its records.
+    /// The records to be written.
     pub entries: Vec<Entry>,
-    /// What it changes.
+    /// The change, if there is one.
     pub command: Option<Command>,
-    /// What it costs the ledger: [`cost_of`] these.
+    /// The cost of the submission: [`cost_of`] its entries and command.
     pub cost: usize,
-    /// Set if it comes back after it was superseded: then it goes first.
+    /// Set if the submission was superseded before: then it has precedence.
     pub retry: Option<RetrySlot>,
-    /// When its result was released before the commit (`audit.ack = "queued"`).
+    /// The time at which its result was released, if that was before the commit (`audit.ack = "queued"`).
     pub released_at: Option<Timestamp>,
-    /// The admission it holds until it is answered.
+    /// The admission, which is held until the submission is answered.
     pub admission: Arc<Admission>,
-    /// Where the answer goes.
+    /// The channel for the outcome.
     pub reply: oneshot::Sender<Outcome>,
 }
 
 impl Submission {
-    /// Whom its cost is charged to.
+    /// The principal that the cost is charged to.
     pub(super) fn principal(&self) -> &Arc<str> {
         self.admission._share.holder()
     }
-    /// Whether it encrypts with one of these versions.
+    /// Whether the submission encrypts with one of these versions.
     pub(super) fn encrypts_with(&self, versions: &HashSet<(KeyId, u32)>) -> bool {
         let uses = self.entries.iter().flat_map(|entry| &entry.uses);
         !versions.is_empty() && uses.into_iter().any(|u| u.encryptions > 0 && versions.contains(&(u.key, u.version)))
     }
-    /// Whether it uses one of these versions, for whatever operation.
+    /// Whether the submission uses one of these versions, for any operation.
     pub(super) fn uses_any(&self, versions: &HashSet<(KeyId, u32)>) -> bool {
         let uses = self.entries.iter().flat_map(|entry| &entry.uses);
         !versions.is_empty() && uses.into_iter().any(|u| versions.contains(&(u.key, u.version)))
     }
-    /// Whether its record says that time, which was ahead, is the present again.
+    /// Whether the submission acknowledges the clock: its record may have an earlier time than the log's last one.
     pub(super) fn acknowledges_clock(&self) -> bool {
         matches!(self.command, Some(Command::Record(Action::ClockAcknowledge)))
     }
-    /// Whether no window that its decisions relied on has ended.
+    /// Whether all its decisions still hold at this time.
     pub(super) fn holds_at(&self, now: Timestamp) -> bool {
         self.entries.iter().all(|entry| match entry.verdict {
             Verdict::Allowed { valid_until } => valid_until.is_none_or(|end| now < end),
@@ -222,25 +222,26 @@ impl Submission {
     }
 }
 
-/// What the ledger answers.
+/// The outcome of a submission.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It is in the log, as the session saw it.
+    /// The records are in the log, as the session submitted them.
     Committed {
-        /// One for each entry.
+        /// One receipt for each entry.
         receipts: Vec<Receipt>,
-        /// The rows it changed.
+        /// The rows that were changed.
         changes: Vec<Change>,
     },
-    /// It is in the log as refused: its place in the log comes after a change that forbids it.
+    /// The attempt is in the log as refused: a change that precedes it in the log forbids it.
     Refused(ErrorCode),
-    /// It is not in the log: decide and work again. The slot is held until it is back in the queue.
+    /// Nothing is in the log: the session must decide and work again. It holds the slot until the submission is back in
+    /// the queue.
     Redo(Option<RetrySlot>),
-    /// It is not in the log, or (with `OutcomeUnknown`) it may be.
+    /// Nothing is in the log; with `OutcomeUnknown` the records may be.
     Failed(Error),
 }
 
-/// Room in the ledger's queue, held while an operation is under way.
+/// A place in the ledger's queue, held while an operation is in flight.
 #[derive(Debug)]
 pub struct Admission {
     pub(super) _operations: OwnedSemaphorePermit,

@@ -1,4 +1,4 @@
-//! The ledger on a store that fails as it is told to: on SQLite underneath, with errors put between.
+//! Tests of the ledger on a store with injected errors, on top of SQLite.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,25 +16,25 @@ use crate::{
     Action, Actor, AuditAck, AuditQuery, Config, Context, Error, ErrorCode, NewKey, Paging, Result, Role, Status,
 };
 
-/// What goes wrong.
+/// The faults to inject.
 pub(crate) struct Faults {
-    /// The next commit takes place, and then says that the connection was lost.
+    /// The next commit takes place, but reports that the connection was lost.
     lose_answer: AtomicBool,
-    /// So many commits do not take place.
+    /// The number of commits that do not take place.
     lose_commits: AtomicU32,
-    /// Statements with this text among their values fail with this code.
+    /// Statements with this text among their values fail with this error code.
     poison: Mutex<Option<(String, ErrorCode)>>,
-    /// Transactions that were begun to write.
+    /// The number of write transactions that were begun.
     writes: AtomicU32,
-    /// Rolling back fails too: the connection is gone altogether.
+    /// Rolling back fails too: the connection is lost.
     lose_rollbacks: AtomicBool,
-    /// No connection is to be had.
+    /// No connection is available.
     unreachable: AtomicBool,
-    /// Who wants a reading connection waits for this first.
+    /// Requests for a reading connection wait for this first.
     gate: tokio::sync::Mutex<()>,
-    /// So many reading connections are not to be had.
+    /// The number of requests for a reading connection that fail.
     lose_readers: AtomicU32,
-    /// After so many reading connections, no other is to be had.
+    /// The number of reading connections after which further requests fail.
     pub(crate) readers_left: AtomicU32,
 }
 
@@ -177,7 +177,7 @@ pub(crate) async fn open(file: &Path) -> (Arc<Shared>, Session, Arc<Faults>) {
     opened
 }
 
-/// The same on a store that is there.
+/// Like the function above, on an existing store.
 pub(crate) async fn reopen(file: &Path) -> (Arc<Shared>, Session, Arc<Faults>) {
     let faults = Arc::new(Faults::default());
     let inner = SqliteStore::open(file).await.unwrap();
@@ -257,7 +257,7 @@ async fn a_commit_that_did_not_take_place_fails_and_leaves_nothing() {
     assert_eq!(size(&session).await, before + 2);
 }
 
-/// A row that contradicts another one, or a statement that is too large for the server: whose it is, fails alone.
+/// A row that conflicts with another one, or a statement that is too large for the server: only its submission fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_culprit_of_a_batch_fails() {
     let folder = tempfile::tempdir().unwrap();
@@ -282,8 +282,8 @@ async fn only_the_culprit_of_a_batch_fails() {
     size(&session).await;
 }
 
-/// A request that is sent many times at once has its effect once, and the copies do not make the ledger write its batch
-/// submission by submission.
+/// A request that is sent many times concurrently takes effect once, and the copies do not make the ledger commit its
+/// batch submission by submission.
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_of_a_request_do_not_dissolve_a_batch() {
     let folder = tempfile::tempdir().unwrap();
@@ -301,7 +301,7 @@ async fn copies_of_a_request_do_not_dissolve_a_batch() {
         match copy.await.unwrap() {
             Ok(answer) => answers.push(answer),
             Err(error) => {
-                // The same key for two different requests: one of them has its effect.
+                // The same key for two different requests: one of them takes effect.
                 assert_eq!(error.code(), ErrorCode::IdempotencyConflict);
                 conflicts += 1;
             }
@@ -319,7 +319,7 @@ async fn copies_of_a_request_do_not_dissolve_a_batch() {
     size(&session).await;
 }
 
-/// A copy that arrives when the first one has had its effect fails because of that, and is answered as the first one.
+/// A copy that arrives after the first one took effect fails because of that, and gets the first one's answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_of_a_request_are_no_failures() {
     let folder = tempfile::tempdir().unwrap();
@@ -356,8 +356,8 @@ async fn service_resumes_when_the_store_is_back() {
     let sealed = session.encrypt("k", b"x", &Context::new()).await.unwrap();
     faults.unreachable.store(true, Ordering::SeqCst);
     faults.lose_commits.store(1, Ordering::SeqCst);
-    // The commit fails, and while no connection is to be had it cannot even be asked whether it took place; the
-    // engine said that it rolled back, so the caller gets a clear answer.
+    // The commit fails, and without a connection its outcome cannot be checked; the engine confirmed the rollback, so
+    // the caller gets a definite answer.
     let error = session.encrypt("k", b"x", &Context::new()).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::StoreUnavailable);
     assert_eq!(session.get_key("k").await.unwrap_err().code(), ErrorCode::StoreUnavailable);
@@ -366,7 +366,7 @@ async fn service_resumes_when_the_store_is_back() {
     size(&session).await;
 }
 
-/// The store is lost in the midst of a commit that took place, and stays away longer than callers wait.
+/// The store is lost during a commit that took place, for longer than callers wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outcome_that_cannot_be_found_out_is_told_so() {
     let folder = tempfile::tempdir().unwrap();
@@ -380,7 +380,7 @@ async fn an_outcome_that_cannot_be_found_out_is_told_so() {
     assert!(!error.is_retryable());
     faults.lose_rollbacks.store(false, Ordering::SeqCst);
     faults.unreachable.store(false, Ordering::SeqCst);
-    // It did take place, and the service goes on from there.
+    // The commit took place, and the service continues from there.
     session.encrypt("k", b"x", &Context::new()).await.unwrap();
     assert_eq!(session.get_key("k").await.unwrap().current_version, 2);
     assert_eq!(size(&session).await, before + 3);
@@ -409,7 +409,7 @@ async fn a_version_encrypts_no_more_than_its_limit() {
             Err(error) => assert_eq!(error.code(), ErrorCode::KeyExhausted),
         }
     }
-    // A batch that goes over the limit is refused as far as that cannot be told apart; never is more encrypted.
+    // A batch that exceeds the limit is refused; the limit is never exceeded.
     assert!(succeeded <= 10, "{succeeded}");
     let count: i64 = sqlx::query_scalar("SELECT encryptions FROM version_usage").fetch_one(&mut raw).await.unwrap();
     assert_eq!(count, limit - 10 + succeeded);
@@ -421,7 +421,7 @@ async fn a_version_encrypts_no_more_than_its_limit() {
     size(&session).await;
 }
 
-/// Who waits for another's look at the store must not be content with one that failed or was given up.
+/// A caller that waits for another's check of the store must not accept one that failed or was aborted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_look_that_failed_has_seen_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -436,7 +436,7 @@ async fn a_look_that_failed_has_seen_nothing() {
         for _ in 0..3 {
             let shared = Arc::clone(&shared);
             looks.push(tokio::spawn(async move { shared.catalog.ensure_fresh().await }));
-            // In this order, one behind the other.
+            // In this order, one after the other.
             tokio::time::sleep(std::time::Duration::from_millis(30)).await;
         }
         session.rotate_key("k", None).await.unwrap();
@@ -453,7 +453,7 @@ async fn a_look_that_failed_has_seen_nothing() {
     }
 }
 
-/// Results that were released are in the log as what they were, also when the version's limit is reached by them.
+/// Released results are recorded unchanged in the log, also when they reach the version's limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn released_encryptions_at_the_limit_are_in_the_log() {
     let folder = tempfile::tempdir().unwrap();
@@ -498,7 +498,7 @@ async fn released_encryptions_at_the_limit_are_in_the_log() {
     size(&session).await;
 }
 
-/// Closing a ledger whose store does not let it write takes no longer than it may, and leaves no caller waiting.
+/// Closing a ledger whose store cannot be written takes no longer than allowed, and leaves no caller waiting.
 #[tokio::test(flavor = "multi_thread")]
 async fn closing_is_bounded_in_time() {
     let folder = tempfile::tempdir().unwrap();

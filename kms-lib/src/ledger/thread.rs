@@ -1,5 +1,5 @@
-//! The writer on a thread of its own: where a commit blocks its thread until the disk has it, no other task may have to
-//! wait for that, and the way from the queue to the disk leads over no other thread.
+//! The writer on a thread of its own, for stores whose commits block the thread until the disk has the data: no other
+//! task waits for that, and no other thread stands between the queue and the disk.
 
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -12,7 +12,7 @@ use super::queue::Queue;
 use super::writer::Writer;
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// Starts the writer on a thread. When it has come to its end it says so; after a panic it cannot.
+/// Starts the writer on a thread. When the writer ends, it sends its result to `ended`; after a panic nothing is sent.
 pub(super) fn start(writer: Writer, ended: watch::Sender<Ended>) -> Result<()> {
     let failed = |e: std::io::Error| {
         Error::new(ErrorCode::Internal, format!("the ledger's thread cannot be started: {e}")).with_source(e)
@@ -21,10 +21,10 @@ pub(super) fn start(writer: Writer, ended: watch::Sender<Ended>) -> Result<()> {
     let mut end = ended.subscribe();
     let (ready, started) = sync_channel(1);
     let work = move || {
-        // A runtime of its own: the timers of the caller's may end in the middle of a commit.
+        // The thread has its own runtime: the timers of the caller's runtime may stop in the middle of a commit.
         match Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => {
-                // Who starts it waits for this.
+                // `start` waits for this message.
                 let _ = ready.send(Ok(()));
                 let written = runtime.block_on(writer.run());
                 ended.send_replace(Some(written));
@@ -44,8 +44,8 @@ pub(super) fn start(writer: Writer, ended: watch::Sender<Ended>) -> Result<()> {
     Ok(())
 }
 
-/// Closes the queue with the runtime that its callers belong to: then nobody comes any more, whether or not the service
-/// was closed. What is in it is still written.
+/// Closes the queue when the callers' runtime ends: then no further submission can arrive, whether or not the service
+/// was closed. Queued submissions are still written.
 struct Attached(Arc<Queue>);
 
 impl Drop for Attached {

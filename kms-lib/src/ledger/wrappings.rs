@@ -12,25 +12,25 @@ use crate::storage::tables::wrappings::{self as table, NewRow};
 use crate::storage::{Connection, Statement};
 use crate::types::error::Result;
 
-/// What a plan writes of wrappings.
+/// The changes of wrappings that a plan writes.
 #[derive(Default)]
 pub(super) struct WrappingChanges {
     pub added: Vec<NewWrapping>,
     pub checked: Vec<CheckedWrapping>,
     pub erased: Vec<(u32, [u8; 16])>,
-    /// What loses all its wrappings.
+    /// Subjects that lose all their wrappings.
     pub erased_subjects: Vec<[u8; 16]>,
 }
 
 impl WrappingChanges {
-    /// Whether nothing is written.
+    /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.checked.is_empty() && self.erased.is_empty() && self.erased_subjects.is_empty()
     }
 }
 
-/// The generations that the batch wants to retire, and whether every material that they wrap has a verified wrapping
-/// under another one. Asked under the head's lock: no wrapping comes or goes meanwhile.
+/// The generations that the batch wants to retire, and whether all material that they wrap has a verified wrapping
+/// under another generation. Read under the lock on the head: no wrapping changes in the meantime.
 pub(super) async fn retirable(
     connection: &mut dyn Connection,
     batch: &[Submission],
@@ -38,7 +38,7 @@ pub(super) async fn retirable(
 ) -> Result<HashMap<u32, bool>> {
     let mut found = HashMap::new();
     for submission in batch {
-        // Everything that is wrapped is looked at: once in a batch, however often it is asked for.
+        // The check reads all wrappings, so it is done once per batch and generation.
         if let Some(Command::RetireRootKey(generation)) = submission.command
             && !found.contains_key(&generation)
         {
@@ -67,7 +67,7 @@ pub(super) async fn write(connection: &mut dyn Connection, changes: WrappingChan
     if statements.is_empty() { Ok(()) } else { connection.execute_all(statements).await.map(drop) }
 }
 
-/// Adds wrappings where there is none with a good seal yet: another node may have been first.
+/// Adds wrappings where none with a valid seal exists: another node may have been first.
 async fn add(connection: &mut dyn Connection, added: Vec<NewWrapping>, seals: &Seals) -> Result<Vec<Statement>> {
     let subjects: Vec<[u8; 16]> = added.iter().map(|new| new.subject.subject()).collect();
     let fingerprints: HashMap<[u8; 16], [u8; 32]> =
@@ -88,7 +88,7 @@ async fn add(connection: &mut dyn Connection, added: Vec<NewWrapping>, seals: &S
     for NewWrapping { subject, fingerprint, wrapped } in added {
         let subject = subject.subject();
         let place = (subject, wrapped.generation);
-        // Also within the batch: of two rewraps at once, one writes.
+        // Also within the batch: of two concurrent rewraps, one writes.
         if !good.insert(place) {
             continue;
         }

@@ -1,4 +1,4 @@
-//! What a batch comes to, written in its transaction.
+//! Writing a planned batch in its transaction.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -27,14 +27,14 @@ use crate::types::ids::KeyId;
 use crate::types::limits::ENCRYPTIONS_MAX;
 use crate::types::root_key::Wrapped;
 
-/// A signed state of the log is kept for every so many records.
+/// A checkpoint of the log is stored for every 8,192 records.
 pub const CHECKPOINT_EVERY: u64 = 8_192;
 
-/// A version of a key.
+/// A key and the number of one of its versions.
 type Version = (KeyId, u32);
 
 impl Writer {
-    /// Walks the batch from the locked head on, and writes what it comes to.
+    /// Plans the batch from the locked head on, and writes the plan.
     pub(super) async fn write(
         &mut self,
         connection: &mut dyn Connection,
@@ -53,7 +53,7 @@ impl Writer {
         let import_states = import_states(connection, batch, &seals).await?;
         let kept = kept_among(connection, batch, base.now.max(base.head.timestamp)).await?;
         let mut uncountable = HashSet::new();
-        // Each round sets at least one version apart, of those that the batch uses.
+        // Each round excludes at least one of the versions that the batch uses, so the loop ends.
         loop {
             let mut plan = plan_batch(
                 batch,
@@ -94,8 +94,8 @@ impl Writer {
         }
     }
 
-    /// Notes why a version's use could not be counted, so that the batch can be walked again without it. A version that
-    /// is there and was to encrypt has reached its limit; any other one was deleted or altered.
+    /// Notes why a version's use could not be counted, so that the batch can be planned again without it. A version
+    /// that exists and was to encrypt has reached its limit; any other one was deleted or altered.
     async fn set_apart(
         &mut self,
         connection: &mut dyn Connection,
@@ -110,11 +110,15 @@ impl Writer {
         }
         let (key, number) = version;
         tracing::error!(%key, number, "the uses of a version cannot be counted: its row is missing or altered");
-        if uncountable.insert(version) { Ok(()) } else { Err(corrupt("a use that is not counted cannot be refused")) }
+        if uncountable.insert(version) {
+            Ok(())
+        } else {
+            Err(corrupt("an uncounted use of a version cannot be refused"))
+        }
     }
 
-    /// Stops if the head does not continue what others in this process had seen, beyond what the ledger knew, before
-    /// the head was locked.
+    /// Stops if the head does not continue a larger state that other parts of this process had seen before the head was
+    /// locked.
     async fn check_seen(&mut self, connection: &mut dyn Connection, head: &Head, known: u64) -> Result<()> {
         let (size, hash) = self.seen_before;
         if size > known && (head.seq < size || audit::hash_of(connection, size).await? != Some(hash)) {
@@ -124,7 +128,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes what few batches have: changed rows, what is remembered, a new signing key.
+    /// Writes the parts that few batches have: changed rows, idempotency records, small values, a new signing key.
     async fn write_changes(&self, connection: &mut dyn Connection, plan: &mut Plan) -> Result<()> {
         let seals = plan.seals.clone().unwrap_or_else(|| self.catalog.seals());
         for change in &plan.changes {
@@ -154,7 +158,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Keeps requests with their answers; without those while the disk is full, whose reserve is for the changes.
+    /// Stores idempotency records with their answers; without answers while the disk is full, since the disk reserve is
+    /// for changes.
     async fn keep_requests(&self, connection: &mut dyn Connection, plan: &mut Plan, seals: &Seals) -> Result<()> {
         if plan.kept_requests.is_empty() {
             return Ok(());
@@ -170,16 +175,16 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes what every batch has: uses of versions, records, counters, the signed head. Answers the versions whose
-    /// use could not be counted, for whatever reason: if there are any, nothing of this may be committed.
+    /// Writes the parts that every batch has: uses of versions, records, counters, the signed head. Returns the
+    /// versions whose use could not be counted, for any reason: if there are any, nothing of this may be committed.
     async fn write_log(&self, connection: &mut dyn Connection, plan: &mut Plan, base: &Base) -> Result<Vec<Version>> {
         plan.keys.clone().unwrap_or_else(|| self.signer.keys()).sign(&mut plan.head, plan.standing)?;
         let used: Vec<Version> = plan.uses.keys().copied().collect();
-        // The large ones first: what follows can go to the engine together.
+        // The large statements come first, so that the rest can be sent to the engine together.
         let mut statements = audit::insert(std::mem::take(&mut plan.rows));
         let inserts = statements.len();
         for (&(key, version), &encryptions) in &plan.uses {
-            // Those of a version known to be exhausted were released before that was known.
+            // Uses of a version that is known to be exhausted were released before that was known.
             let known = self.exhausted.contains(&(key, version));
             let limit = if known { i64::MAX.unsigned_abs() } else { ENCRYPTIONS_MAX };
             statements.push(usage::count_version(key, version, encryptions, base.now, limit));
@@ -207,7 +212,7 @@ impl Writer {
     }
 }
 
-/// How many rows the imported logs have that the batch appends to. Asked under the head's lock.
+/// The number of rows, by source, of the imported logs that the batch appends to. Read under the lock on the head.
 async fn imported_sizes(connection: &mut dyn Connection, batch: &[Submission]) -> Result<HashMap<String, u64>> {
     let mut sizes = HashMap::new();
     for submission in batch {
@@ -219,7 +224,7 @@ async fn imported_sizes(connection: &mut dyn Connection, batch: &[Submission]) -
     Ok(sizes)
 }
 
-/// The seals of a row as a change leaves it, and of the wrappings that are written with it.
+/// The seals of a row after a change, and of the wrappings that are written with it.
 fn row_seals(change: &Change, seals: &Seals) -> Result<RowSeals> {
     let wrappings = match change {
         Change::InsertVersion(version, material) => {
@@ -237,7 +242,7 @@ pub fn wrapping_seals(seals: &Seals, subject: [u8; 16], fingerprint: &[u8; 32], 
     wrapped.iter().map(seal).collect()
 }
 
-/// Keeps the state that the former and the new key sign.
+/// Stores the checkpoint that both the former and the new key sign.
 async fn keep_replacement(connection: &mut dyn Connection, replacement: &Replacement, keys: &HeadKeys) -> Result<()> {
     let Replacement { state, rows, .. } = replacement;
     let checkpoint = StoredCheckpoint {

@@ -1,6 +1,6 @@
-//! The one task that writes: takes a batch, locks the head, walks, writes, signs, commits, answers.
+//! The single writing task: takes a batch, locks the head, plans, writes, signs, commits and answers.
 //!
-//! It is never aborted. Whoever waits for an answer may go away; what is being committed is committed.
+//! The task is never aborted. A caller may stop waiting for its answer; the commit continues.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -27,24 +27,24 @@ use crate::types::ids::KeyId;
 use crate::types::key::VersionState;
 use crate::types::time::Clock;
 
-/// How often something is tried again while the store cannot be used: released results, an unclear commit.
+/// The pause between retries while the store cannot be used: for released results, or after an unknown commit.
 pub(super) const RETRY: Duration = Duration::from_millis(100);
-/// After a commit on a store that others write too, the time they have to get the lock, where it has no queue.
+/// The pause after a commit on a store with several writers whose lock has no queue: it lets the others get the lock.
 const YIELD: Duration = Duration::from_micros(1_500);
-/// How long a batch is tried again when other nodes come first.
+/// How long a batch is retried when other nodes take precedence.
 const CONTENTION: Duration = Duration::from_secs(10);
-/// The longest pause before such a try; they begin with a fraction of it.
+/// The longest pause before such a retry; the first pauses are a fraction of it.
 const CONTENTION_PAUSE: Duration = Duration::from_millis(64);
 
 /// The pause before the next attempt to remove erased material from the engine's own log, after readers held it back.
 const SCRUB: Duration = Duration::from_secs(1);
-/// The same, after an attempt that failed.
+/// The pause before the next attempt to remove erased material, after one that failed.
 const SCRUB_FAILED: Duration = Duration::from_secs(60);
 
-/// How often an idle writer looks whether another process has erased material.
+/// How often an idle writer checks whether another process has erased material.
 const SCRUB_LOOK: Duration = Duration::from_secs(10);
 
-/// A transaction that has the head's lock.
+/// A transaction that holds the lock on the head.
 pub(super) type Begun = (Box<dyn Connection>, Locked);
 
 pub(super) struct Writer {
@@ -59,46 +59,46 @@ pub(super) struct Writer {
     pub clock: Clock,
     /// The end of the log as this process last saw it.
     pub known: Head,
-    /// What others in this process are told of that.
+    /// Shares the known state with the rest of this process.
     pub seen: Seen,
     /// The largest state of the log that was seen before the head was last locked: a cluster's members commit beside
     /// that lock, so what is seen later proves nothing about the locked head.
     pub seen_before: (u64, [u8; 32]),
     pub connection: Option<Box<dyn Connection>>,
-    /// What beginning the next transaction came to, if that is done already.
+    /// The next transaction, or the error from beginning it, if it was begun ahead of time.
     pub begun: Option<Result<Begun>>,
     pub exhausted: HashSet<(KeyId, u32)>,
-    /// What each principal has had of the disk reserve.
+    /// How much of the disk reserve each principal has used.
     pub rations: Rations,
-    /// Set once the log contradicts what this process has committed: nothing is written any more.
+    /// Set once the log contradicts what this process has committed: nothing more is written.
     pub stopped: Option<Error>,
-    /// Another process has replaced the key that signs the log or the one that seals rows: its successor must be read
-    /// first.
+    /// Another process has replaced the signing key or the integrity key: the successor must be read first.
     pub keys_behind: bool,
-    /// When another process last moved the head.
+    /// The time when another process last moved the head.
     pub contended: Option<Instant>,
-    /// When erased material is next to be removed from the engine's own log.
+    /// The time of the next removal of erased material from the engine's own log.
     pub scrub_at: Option<Instant>,
-    /// Whether the last failure came while something of the batch was looked up or written: then one of its
-    /// submissions may be the cause.
+    /// Whether the last failure occurred while data of the batch was looked up or written: then one of its submissions
+    /// may be the cause.
     pub is_at_fault: bool,
-    /// Told whether the store can be written.
+    /// Tracks whether the store can be written.
     pub outage: Outage,
-    /// How many results that were released could not be written before the end, and why.
+    /// The number of released results that could not be written before the end, and the error.
     pub lost: Option<(usize, Error)>,
 }
 
 impl Writer {
-    /// Works until the queue is closed and empty. Fails if released results were given up.
+    /// Runs until the queue is closed and empty. Fails if released results were abandoned.
     pub async fn run(mut self) -> Result<()> {
-        // Should this task end before its time, nobody must wait for it for ever.
+        // If this task ends early, no caller may wait for it indefinitely.
         let _end = End(Arc::clone(&self.queue));
         let mut last = 0;
         while let Some(mut batch) = self.take().await {
             self.begin_and_gather(&mut batch, last).await;
             last = batch.len();
             self.queue.counters.batch(last);
-            // Released results must reach the log: their callers are gone and cannot be told otherwise.
+            // Released results must reach the log: their callers have received them and cannot be informed of a
+            // failure.
             let (released, mut rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(|s| s.released_at.is_some());
             if released.is_empty() {
                 self.commit(rest).await;
@@ -113,15 +113,15 @@ impl Writer {
         if let Some(connection) = self.connection.take()
             && let Err(error) = connection.close().await
         {
-            tracing::warn!(%error, "the writing connection did not close cleanly");
+            tracing::warn!(%error, "the connection for writing did not close cleanly");
         }
         let Some((count, error)) = self.lost else { return Ok(()) };
-        let text = format!("released results that the log lacks: {count}; {}", error.message());
+        let text = format!("released results missing from the log: {count}; {}", error.message());
         Err(error.with_message(text))
     }
 
-    /// The next batch. Before it, or while there is none, erased material is removed from the engine's own log if it is
-    /// time for that; also what another process erased, which may have ended before it could do that.
+    /// The next batch. Before it, or while there is none, erased material is removed from the engine's own log when
+    /// that is due, including material erased by another process, which may have ended before removing it.
     async fn take(&mut self) -> Option<Vec<Submission>> {
         let queue = Arc::clone(&self.queue);
         loop {
@@ -141,7 +141,7 @@ impl Writer {
         }
     }
 
-    /// Removes erased material from the engine's own log; later, if somebody still reads that.
+    /// Removes erased material from the engine's own log; retries later if a reader still uses that log.
     async fn scrub(&mut self) {
         self.scrub_at = match &mut self.connection {
             None => Some(Instant::now()),
@@ -156,15 +156,15 @@ impl Writer {
         };
     }
 
-    /// Whether other processes write too.
+    /// Whether another process moved the head within the last second.
     fn has_company(&self) -> bool {
         self.contended.is_some_and(|last| last.elapsed() < Duration::from_secs(1))
     }
 
-    /// Takes the lock on the head while the callers who were just answered, `last` of them, come back, and adds them to
-    /// the batch. When others want the lock too it is not held for that.
+    /// Takes the lock on the head while the `last` callers that were just answered submit again, and adds their
+    /// submissions to the batch. If other processes write too, the lock is taken only afterwards.
     ///
-    /// A ledger with a thread of its own waits for nobody: the callers work beside it, and it does beside them.
+    /// A ledger with a thread of its own does not wait: callers work in parallel with it.
     async fn begin_and_gather(&mut self, batch: &mut Vec<Submission>, last: usize) {
         if self.store.blocks_thread() {
             return;
@@ -180,24 +180,24 @@ impl Writer {
         queue.take_more(batch);
     }
 
-    /// Ends a transaction that nobody wrote in.
+    /// Ends a transaction in which nothing was written.
     async fn give_back(&mut self) {
         if let Some(Ok((connection, _))) = self.begun.take() {
             self.put_back(connection).await;
         }
     }
 
-    /// A transaction from the lock on the head to the commit; tried again when other nodes came first.
+    /// Runs a transaction from the lock on the head to the commit; retries it when other nodes took precedence.
     pub(super) async fn try_commit(&mut self, batch: &[Submission]) -> Result<Plan> {
         let begun = Instant::now();
         let mut pause = CONTENTION_PAUSE / 64;
         loop {
             match self.commit_once(batch).await {
                 Err(error) if std::mem::take(&mut self.keys_behind) => {
-                    // Not under the lock: the root key that unwraps may be far away.
+                    // Outside the lock: unwrapping under the root key may involve a remote call.
                     tracing::info!(%error, "reading the service's new keys");
                     if !self.catch_up_keys().await? {
-                        // Another task of this process may have read it first, but not again and again.
+                        // Another task of this process may have read it first, but not repeatedly.
                         if begun.elapsed() >= CONTENTION {
                             return Err(self.stop("a key of the service is not in the store"));
                         }
@@ -205,8 +205,8 @@ impl Writer {
                     }
                 }
                 Err(error) if error.code() == ErrorCode::StoreContended && begun.elapsed() < CONTENTION => {
-                    tracing::debug!(%error, "another node came first");
-                    // Those who were turned down together must not come back together.
+                    tracing::debug!(%error, "another node took precedence");
+                    // The random pause spreads nodes that were rejected together.
                     sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
                     pause = CONTENTION_PAUSE.min(pause * 2);
                 }
@@ -215,22 +215,22 @@ impl Writer {
         }
     }
 
-    /// Takes over the keys that another process added; answers whether there were any.
+    /// Takes over the keys that another process added; returns whether there were any.
     async fn catch_up_keys(&mut self) -> Result<bool> {
         let mut connection = self.store.reader().await?;
         let rows = secrets::service_keys(connection.as_mut()).await;
-        // Afterwards: the state that a key begins with is kept in its transaction.
+        // Read after the keys: the checkpoint that a key begins with is stored in the key's transaction.
         let kept = audit::checkpoints(connection.as_mut(), self.signer.keys().public().newest().first_seq).await;
         connection.close().await?;
         let caught_up = self.signer.catch_up(&rows?, &kept?).await;
         match caught_up {
             Err(error) if error.code() == ErrorCode::IntegrityFailure => {
-                Err(self.stop("the keys that sign the log were altered"))
+                Err(self.stop("the signing keys of the log were altered"))
             }
             Err(error) => Err(error),
             Ok(signing) => match self.catalog.catch_up_seals().await {
                 Err(error) if error.code() == ErrorCode::IntegrityFailure => {
-                    Err(self.stop("the key that seals rows was altered"))
+                    Err(self.stop("the integrity key was altered"))
                 }
                 sealing => Ok(signing | sealing?),
             },
@@ -251,7 +251,7 @@ impl Writer {
         let (mut connection, locked) = begun?;
         let mut plan = match self.write(connection.as_mut(), locked, batch).await {
             Ok(plan) => plan,
-            // SQLite goes on to refuse what could not be written when the file was opened: the next one opens it anew.
+            // A SQLite connection opened on a read-only file stays read-only: the next attempt opens the file again.
             Err(error) if error.code() == ErrorCode::StoreReadOnly => return Err(error),
             Err(error) => {
                 self.put_back(connection).await;
@@ -259,10 +259,10 @@ impl Writer {
             }
         };
         self.is_at_fault = false;
-        // The commit point. Everything before can be undone, everything after has happened.
+        // The commit point: everything before it can be rolled back.
         if let Err(error) = connection.commit().await {
             if error.code() == ErrorCode::StoreContended {
-                // The engine's own word that it did not.
+                // The engine reports that it did not commit.
                 self.put_back(connection).await;
                 return Err(error);
             }
@@ -297,7 +297,7 @@ impl Writer {
         }
         if !plan.changes.is_empty() {
             self.catalog.apply(&plan.changes, plan.head.revision);
-            // Before the change is answered, and with it releases are allowed again.
+            // Before the change is answered, since the answer allows releases again.
             self.queue.set_revision(plan.head.revision);
             self.forget(&plan.changes).await;
         }
@@ -306,10 +306,10 @@ impl Writer {
     }
 
     pub(super) fn stop(&mut self, why: &str) -> Error {
-        let error = Error::new(ErrorCode::IntegrityFailure, format!("{why}: nothing more is written"));
+        let error = Error::new(ErrorCode::IntegrityFailure, format!("{why}; nothing more is written"));
         tracing::error!(%error, "the ledger stops");
         self.queue.counters.stop();
-        // Nobody may be promised a record any more.
+        // No further result may be released before its record is committed.
         self.queue.hold_releases(true);
         self.stopped = Some(error.clone());
         error
@@ -334,7 +334,7 @@ impl Writer {
     }
 }
 
-/// Gives up what is left in the queue when the task ends.
+/// Abandons the remaining submissions in the queue when the task ends.
 struct End(Arc<Queue>);
 
 impl Drop for End {

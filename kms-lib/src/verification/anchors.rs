@@ -1,5 +1,5 @@
-//! Holding the log against checkpoints that were anchored outside of the database: they show a rollback, a truncation,
-//! and that two nodes work on two copies of the database.
+//! Comparing the log with checkpoints that were anchored outside the database: they show a rollback, a truncation, and
+//! that two nodes work on two copies of the database.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,41 +15,43 @@ use crate::storage::{Connection, Store};
 use crate::types::audit::Head;
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// How many records are read at once.
+/// The number of records that are read at once.
 const CHUNK: u64 = 8_192;
-/// Faults that are reported.
+/// The maximum number of reported faults.
 const FAULTS: usize = 100;
 
-/// What holding the log against anchors came to.
+/// The result of comparing the log with anchors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct AnchorReport {
-    /// Whether the log continues every anchored state that is its own.
+    /// Whether the log continues every anchored state of this log.
     pub ok: bool,
-    /// Records of the log.
+    /// The number of records of the log.
     pub size: u64,
-    /// Records of the largest anchored state that the log continues.
+    /// The number of records of the largest anchored state that the log continues.
     pub anchored: u64,
-    /// Anchored states that the log continues.
+    /// The number of anchored states that the log continues.
     pub continued: u64,
-    /// What was given and is not an anchor of this log: of another one, malformed, or without its signature.
+    /// The number of given notes that are not anchors of this log: from another log, malformed, or without its
+    /// signature.
     pub passed_over: u64,
-    /// The anchored states that the log does not continue, at most 100: it was put back or cut, or is another copy.
+    /// The anchored states that the log does not continue, at most 100: the log was rolled back or truncated, or is
+    /// another copy.
     pub faults: Vec<Fault>,
 }
 
 /// The states that were anchored: for each size the roots, and whether this log's keys signed them.
 struct Anchored(BTreeMap<u64, BTreeSet<([u8; 32], bool)>>);
 
-/// Holds the log against anchors, which must have been read before: a busy service moves the log on.
+/// Compares the log with anchors, which must be read first: a busy service extends the log.
 pub async fn compare(store: &Arc<dyn Store>, signer: &Signer, notes: &[String]) -> Result<AnchorReport> {
     let origin = signer.keys().public().origin().to_owned();
     let mut anchored = BTreeMap::<u64, BTreeSet<([u8; 32], bool)>>::new();
     let mut passed_over = 0;
     for note in notes {
         let opened = signer.open(note).map(|opened| (opened, true)).ok();
-        // A log that was put back to before its signing key was replaced does not know the key of later anchors.
+        // A log that was rolled back to before its signing key was replaced does not know the key of later anchors.
         match opened.or_else(|| Some((checkpoint::claimed(note)?, false))) {
             Some((state, is_signed)) if state.origin == origin && state.size > 0 => {
                 anchored.entry(state.size).or_default().insert((state.root, is_signed));
@@ -102,8 +104,8 @@ impl Anchored {
         Ok(report)
     }
 
-    /// The roots that the log had at the anchored sizes. None if the records do not lead to the signed head. Begins at
-    /// the last kept state before the first of the sizes; only the head at the end makes sure that it is this log's.
+    /// The roots that the log had at the anchored sizes. None if the records do not lead to the signed head. Starts at
+    /// the last stored checkpoint before the first of the sizes; only the head at the end proves that it is this log's.
     async fn roots(
         &self,
         connection: &mut dyn Connection,
@@ -111,7 +113,7 @@ impl Anchored {
         first: u64,
     ) -> Result<Option<BTreeMap<u64, [u8; 32]>>> {
         let kept = audit::checkpoints(connection, 0).await?.into_iter().rfind(|kept| kept.size <= first);
-        // One that is damaged tells nothing; verification says where.
+        // A damaged checkpoint proves nothing; a verification reports it.
         let begin = kept.and_then(|kept| Frontier::from_parts(kept.size, kept.frontier).ok());
         let mut tree = begin.unwrap_or_default();
         let mut roots = BTreeMap::new();
@@ -122,7 +124,7 @@ impl Anchored {
         };
         note(&tree);
         while tree.size() < head.seq {
-            // In statements that end soon, however long the log is.
+            // Short statements, regardless of the length of the log.
             let (from, to) = (tree.size() + 1, head.seq.min(tree.size() + CHUNK));
             audit::hashes(connection, from, to, &mut |hash| {
                 tree.push(hash);

@@ -1,5 +1,4 @@
-//! Kept checkpoints: where a verification begins, which records are read again, and which checkpoints do not belong
-//! there.
+//! Stored checkpoints: where a verification starts, which records are reread, and which checkpoints are surplus.
 
 use crate::audit::signing_keys::SigningKeys;
 use crate::audit::tree::Frontier;
@@ -8,7 +7,7 @@ use crate::ledger::{CHECKPOINT_EVERY, HeadKeys};
 use crate::types::audit::StoredCheckpoint;
 use crate::types::time::Timestamp;
 
-/// The newest kept state that is signed and no larger than what is trusted; else the beginning.
+/// The newest stored checkpoint that is signed and no larger than `trusted`; otherwise the beginning.
 pub(super) fn starting_point(
     keys: &HeadKeys,
     trusted: Option<u64>,
@@ -17,7 +16,7 @@ pub(super) fn starting_point(
 ) -> (u64, Start) {
     let genesis = (0, Start::genesis());
     let Some(trusted) = trusted else { return genesis };
-    // Who pins a key must be led from it: not from a state that a later key signed.
+    // With a pinned key the verification must start from that key, not from a state that a later key signed.
     let pinned = pinned.and_then(|pinned| keys.public().find(&pinned)).map_or(u32::MAX, |key| key.number);
     for checkpoint in kept.iter().rev().filter(|checkpoint| checkpoint.size <= trusted) {
         if keys.public().at(checkpoint.size).number <= pinned
@@ -29,7 +28,7 @@ pub(super) fn starting_point(
     genesis
 }
 
-/// The state of a kept checkpoint, if the log's key signed it.
+/// The state of a stored checkpoint, if the log's key signed it.
 fn start_at(keys: &HeadKeys, kept: &StoredCheckpoint) -> Option<Start> {
     let frontier = Frontier::from_parts(kept.size, kept.frontier.clone()).ok()?;
     let signed = keys.open(&kept.note).ok()?;
@@ -37,8 +36,8 @@ fn start_at(keys: &HeadKeys, kept: &StoredCheckpoint) -> Option<Start> {
     is_signed.then(|| Start { hash: kept.hash, timestamp: Timestamp::from_micros(0), frontier })
 }
 
-/// Where reading records again begins and ends, of those up to `from`: at kept checkpoints, so that everything in
-/// between is held against what was signed. `due` are the numbers behind which and up to which that is due.
+/// The range of records up to `from` to reread. It starts and ends at stored checkpoints, so that everything in between
+/// is compared with signed states. `due` is the range that is due, from after its first number up to its second.
 pub(super) fn window_between(
     keys: &HeadKeys,
     kept: &[StoredCheckpoint],
@@ -55,8 +54,8 @@ pub(super) fn window_between(
     Some((start, end))
 }
 
-/// Kept checkpoints that the ledger did not store: it stores one where the log passes a multiple of so many records,
-/// and one for each replacement of the signing key.
+/// Stored checkpoints that are not from the ledger: it stores one where the log passes a multiple of
+/// [`CHECKPOINT_EVERY`] records, and one for each replacement of the signing key.
 pub(super) fn surplus(keys: &SigningKeys, kept: &[StoredCheckpoint], size: u64) -> Vec<Fault> {
     let replacements: Vec<u64> = keys.links(0, size).iter().map(|link| link.seq).collect();
     let mut passed = 0;

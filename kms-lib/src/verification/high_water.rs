@@ -1,5 +1,5 @@
-//! The high-water file: the last signed head, kept outside of the database, by which a fresh process notices that the
-//! database was put back to an older state.
+//! The high-water file: the last signed head, stored outside the database, which shows a new process that the database
+//! was rolled back to an older state.
 
 use std::cmp::Ordering;
 use std::fs;
@@ -15,54 +15,63 @@ use crate::storage::{Connection, Store};
 use crate::types::audit::Head;
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// How the names of such files begin.
+/// The prefix of the names of high-water files.
 const NAME: &str = "high-water";
-/// Largest file that is looked at, in bytes.
+/// The maximum size of the file, in bytes.
 const BYTES: u64 = 16 * 1024;
-/// How many records are read at once.
+/// The number of records that are read at once.
 const CHUNK: u64 = 8_192;
 
-/// A store that is older than what was seen before.
+/// A rollback of the store, as the high-water file shows it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lost {
-    /// Records it had when the high-water file was written.
+    /// The number of records when the high-water file was written.
     pub noted: u64,
-    /// Records the store has.
+    /// The number of records that the store has now.
     pub present: u64,
 }
 
 impl Lost {
-    /// The error for it, unless it is acknowledged.
+    /// The error for the rollback, unless the restore is acknowledged.
     pub(crate) fn error(&self) -> Error {
         let what = if self.present < self.noted {
-            format!("the store has {} records, but had {}: it was put back to an older state", self.present, self.noted)
+            format!(
+                "the store has {} records, but had {}: it was rolled back to an older state",
+                self.present, self.noted
+            )
         } else {
-            format!("the store no longer has all of the {} records it had: it was put back and used since", self.noted)
+            format!(
+                "the store no longer has all of the {} records it had: it was rolled back and used since",
+                self.noted
+            )
         };
-        let text =
-            format!("{what}. What was revoked or withdrawn since is usable again; acknowledge the restore to go on");
+        let text = format!(
+            "{what}. Keys, grants and tokens that were revoked or withdrawn since are usable again; acknowledge the \
+             restore to continue"
+        );
         Error::new(ErrorCode::RestoreDetected, text)
     }
 }
 
-/// Refuses to make a new store where one was seen before.
+/// Refuses to create a new store where a high-water file shows an earlier one.
 pub(crate) fn check_is_new(mark: &Path) -> Result<()> {
     let Some(noted) = read(mark)?.and_then(|note| checkpoint::claimed(&note)) else { return Ok(()) };
     let text = format!(
-        "the store is missing: it had {} records, says the high-water file {}. Put it back or restore a backup; a new \
-         store is only made without that file",
-        noted.size,
-        mark.display()
+        "the store is missing: according to the high-water file {} it had {} records. Restore the store or a backup; a \
+         new store is only created without that file",
+        mark.display(),
+        noted.size
     );
     Err(Error::new(ErrorCode::StoreUnavailable, text))
 }
 
 fn bad(path: &Path, why: &str) -> Error {
-    let text = format!("the high-water file {} {why}; look into it before removing it", path.display());
+    let text = format!("the high-water file {} {why}; find out why before removing it", path.display());
     Error::new(ErrorCode::IntegrityFailure, text)
 }
 
-/// What the file says, if there is one. It must be read before the head it is held against: a busy service moves both.
+/// The text of the file, if it exists. It must be read before the head it is compared with: a busy service changes
+/// both.
 pub(crate) fn read(path: &Path) -> Result<Option<String>> {
     let unreadable = |e: std::io::Error| {
         let text = format!("the high-water file {} cannot be read: {e}", path.display());
@@ -81,8 +90,8 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>> {
     }
 }
 
-/// What other such files in the same folder say: of the stores that have been somewhere else. For a store that has none
-/// of its own yet, such as one that was restored to a new place.
+/// The other high-water files in the same folder, with their text. They are for a store that has no file of its own
+/// yet, such as one that was restored to a new place.
 pub(crate) fn others(path: &Path) -> Vec<(PathBuf, String)> {
     let is_mark = |name: &std::ffi::OsStr| {
         let name = name.to_string_lossy();
@@ -94,7 +103,7 @@ pub(crate) fn others(path: &Path) -> Vec<(PathBuf, String)> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let marks = entries.flatten().map(|entry| entry.path()).filter(|other| other.file_name().is_some_and(is_mark));
-    // One that cannot be read says nothing.
+    // A file that cannot be read is ignored.
     marks.filter_map(|other| read(&other).ok().flatten().map(|note| (other, note))).collect()
 }
 
@@ -103,8 +112,8 @@ pub(crate) fn is_of(note: &str, signer: &Signer) -> bool {
     checkpoint::claimed(note).is_some_and(|claimed| claimed.origin == signer.keys().public().origin())
 }
 
-/// Holds the head against what the file said: what of the log is missing, if anything is. `IntegrityFailure` if the
-/// file is not a checkpoint signed by this log's key.
+/// Compares the head with the text of the file; returns the rollback, if there was one. `IntegrityFailure` if the file
+/// is not a checkpoint signed by this log's key.
 pub(crate) async fn compare(
     path: &Path,
     note: &str,
@@ -114,11 +123,11 @@ pub(crate) async fn compare(
 ) -> Result<Option<Lost>> {
     let (noted, is_signed) = match signer.open(note) {
         Ok(noted) => (noted, true),
-        // The store may have been put back to a state from before its signing key was replaced: it does not know the
-        // key.
+        // The store may have been rolled back to a state before its signing key was replaced, and then does not know
+        // the key.
         Err(_) => match checkpoint::claimed(note) {
             Some(claimed) if claimed.origin == signer.keys().public().origin() => (claimed, false),
-            Some(_) => return Err(bad(path, "is that of another log")),
+            Some(_) => return Err(bad(path, "belongs to another log")),
             None => return Err(bad(path, "is not a checkpoint")),
         },
     };
@@ -143,19 +152,18 @@ fn root_of(head: &Head) -> Result<[u8; 32]> {
     Ok(Frontier::from_parts(head.seq, head.frontier.clone())?.root())
 }
 
-/// Whether the log had this root when it had so many records: else it was put back, and has gone on from there. Hashes
-/// the records from the last kept state on, up to the signed head: only that makes sure that the kept state is this
-/// log's.
+/// Whether the log had this root at `noted` records; if not, it was rolled back and continued from there. Hashes the
+/// records from the last stored checkpoint up to the signed head, which proves that the checkpoint is this log's.
 async fn goes_on(connection: &mut dyn Connection, noted: u64, root: [u8; 32], head: &Head) -> Result<bool> {
     let kept = audit::checkpoints(connection, 0).await?.into_iter().rfind(|kept| kept.size <= noted);
-    // One that is damaged tells nothing; verification says where.
+    // A damaged checkpoint proves nothing; a verification reports it.
     let Ok(mut tree) = kept.map_or_else(|| Ok(Frontier::new()), |kept| Frontier::from_parts(kept.size, kept.frontier))
     else {
         return Ok(false);
     };
     let mut had_root = tree.size() == noted && tree.root() == root;
     while tree.size() < head.seq {
-        // In statements that end soon, however long the log is.
+        // Short statements, regardless of the length of the log.
         let (first, last) = (tree.size() + 1, head.seq.min(tree.size() + CHUNK));
         audit::hashes(connection, first, last, &mut |hash| {
             tree.push(hash);
@@ -169,7 +177,7 @@ async fn goes_on(connection: &mut dyn Connection, noted: u64, root: [u8; 32], he
     Ok(had_root && tree.root() == root_of(head)?)
 }
 
-/// Writes the head to the file: to a new one beside it, synced, then put in its place.
+/// Writes the checkpoint to a new file in the same folder, syncs it, and renames it to `path`.
 pub(crate) fn write(path: &Path, checkpoint: &str) -> Result<()> {
     let failed = |e: std::io::Error| {
         let text = format!("the high-water file {} cannot be written: {e}", path.display());

@@ -1,8 +1,8 @@
-//! Holding imported logs against the records that sealed them.
+//! Comparing imported logs with the records that sealed them.
 //!
-//! Each record of an import has the root of the tree over all rows up to then (RFC 6962), so all rows are read and
-//! hashed again, in every verification: there will never be more of them. Which logs there are is known from the
-//! records that are verified, and for those that were verified earlier from what is kept of that (`kept`).
+//! Each record of an import has the root of the tree over all rows so far (RFC 6962), so every verification rereads and
+//! rehashes all rows; their number does not grow. The verified records tell which logs exist; for records that were
+//! verified earlier, the stored result of that verification does (`kept`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -16,9 +16,9 @@ use crate::types::audit::{AuditRecord, hex};
 use crate::types::error::{ErrorCode, Result};
 use crate::workers::Length;
 
-/// Rows that are read at once.
+/// The number of rows that are read at once.
 const PAGE: usize = 1_000;
-/// "Legacy" rows that are listed.
+/// The maximum number of "legacy" rows that are listed.
 const LISTED: usize = 10_000;
 /// The table of the rows.
 const ROWS: &str = "legacy_rows";
@@ -27,27 +27,27 @@ const LOGS: &str = "legacy_logs";
 
 /// The imported logs, and the verified records about them.
 pub(super) struct Imported<'a> {
-    /// Reads and hashes.
+    /// The verifier that reads and hashes the rows.
     pub verifier: &'a Verifier<'a>,
     /// Records up to this one were verified earlier.
     pub from: u64,
     /// Records up to this one are verified.
     pub size: u64,
-    /// What the records in between say, in their order.
+    /// The seals in the records in between, in order.
     pub sealed: &'a [SealedLog],
 }
 
 /// A page of rows, hashed.
 struct Page {
     leaves: Vec<[u8; 32]>,
-    /// The ids of those that the service of that time accepted as "legacy".
+    /// The ids of the rows that the original service accepted as "legacy".
     legacy: Vec<String>,
 }
 
-/// What was found.
+/// The result of the check.
 #[derive(Default)]
 pub(super) struct Checked {
-    /// What is wrong with the rows.
+    /// The faults of the rows.
     pub faults: Vec<Fault>,
     /// The logs as they were imported.
     pub logs: Vec<LegacyLog>,
@@ -63,7 +63,7 @@ impl Imported<'_> {
         let checked = self.check_all(connection.as_mut()).await;
         connection.rollback().await?;
         match checked {
-            // A column of a type that was never written there.
+            // A column has a type that this service never writes.
             Err(error) if error.code() == ErrorCode::StoreCorrupt => {
                 let finding = Finding::SurplusRows { table: LOGS.to_owned(), count: 1 };
                 Ok(Checked { faults: vec![Fault { seq: 0, finding }], ..Checked::default() })
@@ -94,7 +94,7 @@ impl Imported<'_> {
         Ok(checked)
     }
 
-    /// The last record that is known to seal each log, of those that are verified now and that were earlier.
+    /// The last known record that sealed each log, among those verified now and earlier.
     pub fn known(&self) -> Vec<SealedLog> {
         let kept = self.verifier.kept.into_iter().flat_map(|kept| &kept.imported);
         let mut known: BTreeMap<&str, &SealedLog> = BTreeMap::new();
@@ -107,15 +107,15 @@ impl Imported<'_> {
         known.into_values().cloned().collect()
     }
 
-    /// Whether the last record about a log may be one that is not known: it is behind those that are verified, or among
-    /// those that somebody else verified.
+    /// Whether the last record about a log may be unknown here: it comes after the verified records, or is among those
+    /// that another verification covered.
     fn may_be_unknown(&self, seq: u64) -> bool {
         let covered = self.verifier.kept.map_or(0, |kept| kept.size);
         seq > self.size || (seq <= self.from && seq > covered)
     }
 
-    /// The last record that seals a log. One that is not known is taken as it is stored: it was verified earlier by
-    /// somebody else, or will be next time.
+    /// The last record that seals a log. An unknown one is used as stored: another verification covered it, or the next
+    /// one will.
     async fn newest(
         &self,
         connection: &mut dyn Connection,
@@ -143,7 +143,8 @@ impl Imported<'_> {
         Ok(known.cloned())
     }
 
-    /// Holds the rows against each record up to the newest, and lists "legacy" ones. Whether they are what was sealed.
+    /// Compares the rows with each record up to the newest, and lists "legacy" rows. Returns whether the rows are those
+    /// that were sealed.
     async fn check_rows(
         &self,
         connection: &mut dyn Connection,
@@ -184,7 +185,7 @@ impl Imported<'_> {
         Ok(false)
     }
 
-    /// The next rows, as far as they follow each other and can be read.
+    /// Reads the next rows, as long as they are consecutive and readable.
     async fn read(&self, connection: &mut dyn Connection, source: &str, after: u64, limit: usize) -> Result<Page> {
         let rows = match legacy::page(connection, source, after, limit).await {
             Err(error) if error.code() == ErrorCode::StoreCorrupt => Vec::new(),
@@ -197,7 +198,7 @@ impl Imported<'_> {
                     break;
                 }
                 page.leaves.push(leaf(&body));
-                // No other row has this text outside of quotes.
+                // Only rows of format 1 have this text; within strings, quotes are escaped.
                 if !body.contains(",\"format\":1,") {
                     page.legacy.extend(StoredRow::read(&body).map(|stored| stored.row.id));
                 }
@@ -222,7 +223,7 @@ async fn record(connection: &mut dyn Connection, seq: u64) -> Result<Option<Audi
     Ok(record)
 }
 
-/// A log as it is sealed, with the findings of the last run that went through.
+/// A log as it is sealed, with the findings of the last complete run.
 async fn describe(connection: &mut dyn Connection, newest: &SealedLog) -> Result<LegacyLog> {
     let found = match newest.findings_at {
         Some(seq) => record(connection, seq).await?.as_ref().and_then(findings),

@@ -1,6 +1,6 @@
-//! What is kept of the last verification that found no fault: up to where the log was verified, and the imported logs
-//! that its records sealed up to there. The next one goes on from both: records that it does not read again cannot
-//! tell it which logs there were.
+//! The stored result of the last verification without faults: the number of verified records, and the imported logs
+//! that those records sealed. The next verification starts from both, since records that it does not reread cannot tell
+//! it which logs exist.
 
 use super::Report;
 use crate::audit::legacy::SealedLog;
@@ -10,20 +10,20 @@ use crate::storage::tables::usage;
 use crate::types::audit::hex;
 use crate::types::error::Result;
 
-/// The name under which it is kept.
+/// The name under which the result is stored.
 pub(crate) const VERIFIED_SIZE: &str = "audit.verified_size";
 
-/// How far the log was verified.
+/// The result of a verification without faults, as the next one uses it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeptVerification {
-    /// Records up to this one were verified.
+    /// The number of verified records.
     pub size: u64,
-    /// The last record among them that sealed each imported log.
+    /// For each imported log, the last verified record that sealed it.
     pub imported: Vec<SealedLog>,
 }
 
 impl KeptVerification {
-    /// What a verification leaves to the next one.
+    /// The part of a report that the next verification uses.
     pub fn of(report: &Report) -> Self {
         Self { size: report.size, imported: report.sealed.clone() }
     }
@@ -40,7 +40,7 @@ impl KeptVerification {
         format!("{} {logs} {}", self.size, hex(&seals.seal(&row::verified(self.size, &logs))))
     }
 
-    /// Reads what was kept; nothing if this service did not write it.
+    /// Reads the stored text; none if this service did not seal it.
     pub fn open(text: &str, seals: &Seals) -> Option<Self> {
         let mut words = text.split(' ');
         let (size, logs) = (words.next()?.parse().ok()?, words.next()?);

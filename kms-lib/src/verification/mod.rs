@@ -1,4 +1,4 @@
-//! Verifying the log of a store: streams the records, digests them on all cores, and holds them against the signed
+//! Verifying the log of a store: streams the records, digests them on all cores, and compares them with the signed
 //! states and the tables.
 
 pub(crate) mod anchors;
@@ -43,46 +43,47 @@ use checkpoints::{starting_point, surplus, window_between};
 use imported::Imported;
 use records::Records;
 
-/// How to verify the log; all of it against the log's own key by default.
+/// Options of a verification. By default the whole log is verified with the log's own key.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct VerifyOptions {
-    /// Go on from the last kept state whose signature is good, up to this many records; from the beginning without.
+    /// Start from the largest stored checkpoint with a valid signature of at most this many records; without it, from
+    /// the beginning.
     pub trusted_size: Option<u64>,
-    /// A public key of the log as its verifier keeps it (`name+id+key`). Without, the one under the root key. Any of
-    /// the log's keys will do: those before and after it are followed from it.
+    /// A pinned public key of the log (`name+id+key`); without it, the stored keys are used. Any of the log's keys will
+    /// do: the keys before and after it are verified from it.
     pub pinned_key: Option<String>,
-    /// Told how many records are verified.
+    /// Reports how many records have been verified.
     pub progress: Option<Progress>,
-    /// With a trusted size: read records that were verified earlier again, those behind the first number up to the
-    /// second. Both are widened to kept checkpoints.
+    /// With a trusted size: also reread records that were verified earlier, from after the first number up to the
+    /// second. The range is widened to stored checkpoints.
     pub reread: Option<(u64, u64)>,
 }
 
 impl VerifyOptions {
-    /// The whole log, against its own key.
+    /// Verifies the whole log with its own key.
     pub fn new() -> Self {
         Self::default()
     }
-    /// On from the last kept state up to this many records; see [`trusted_size`](Self::trusted_size).
+    /// Starts from the largest checkpoint of at most this many records; see [`trusted_size`](Self::trusted_size).
     #[must_use]
     pub fn trusted_size(mut self, records: u64) -> Self {
         self.trusted_size = Some(records);
         self
     }
-    /// Against this public key of the log; see [`pinned_key`](Self::pinned_key).
+    /// Verifies with this pinned public key of the log; see [`pinned_key`](Self::pinned_key).
     #[must_use]
     pub fn pinned_key(mut self, key: impl Into<String>) -> Self {
         self.pinned_key = Some(key.into());
         self
     }
-    /// Telling how far it is.
+    /// Reports progress to `progress`.
     #[must_use]
     pub fn progress(mut self, progress: &Progress) -> Self {
         self.progress = Some(progress.clone());
         self
     }
-    /// Reading records again that were verified earlier; see [`reread`](Self::reread).
+    /// Also rereads records that were verified earlier; see [`reread`](Self::reread).
     #[must_use]
     pub fn reread(mut self, behind: u64, to: u64) -> Self {
         self.reread = Some((behind, to));
@@ -96,35 +97,34 @@ impl VerifyOptions {
     }
 }
 
-/// What a verification found.
+/// The result of a verification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Report {
-    /// Whether everything is as it should be.
+    /// Whether no fault was found.
     pub ok: bool,
-    /// Records of the log, as the signed head counts them.
+    /// The number of records of the log, according to the signed head.
     pub size: u64,
-    /// Where it began: records before were verified earlier.
+    /// The number of records that were verified earlier; 0 if the whole log was verified.
     pub from: u64,
-    /// The first sequence number that is wrong.
+    /// The lowest sequence number that has a fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub broken_at: Option<u64>,
-    /// Records verified earlier that were read again: behind the first number, up to the second.
+    /// The range of earlier verified records that were reread: from after the first number up to the second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reread: Option<(u64, u64)>,
-    /// What is wrong (at most 100): the first fault of the log, or all faults of the tables; then those of the
-    /// database.
+    /// The faults (at most 100): the first fault of the log, or all faults of the tables; then those of the database.
     pub faults: Vec<Fault>,
-    /// What is not wrong but worth a look: foreign objects in the database, and what could not be inspected.
+    /// Observations that are not faults: foreign objects in the database, and parts that could not be inspected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// The logs that were imported, with what was found then: that they have faults of their own is no fault of this
-    /// log, as long as they are what was imported.
+    /// The imported logs, with the findings of their import. Faults within them are not faults of this log, as long as
+    /// they are what was imported.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub imported: Vec<LegacyLog>,
-    /// The ids of imported rows that the service of that time accepted as "legacy" (at most 10,000): those of its older
-    /// format, and those that were altered before they were imported.
+    /// The ids of imported rows that the original service accepted as "legacy" (at most 10,000): rows of its older
+    /// format, and rows that were altered before the import.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub legacy: Vec<String>,
     /// The last of the verified records that sealed each imported log.
@@ -148,19 +148,19 @@ impl Report {
         }
     }
 
-    /// Adds a fault, ahead of the others.
+    /// Adds a fault before the others.
     pub(crate) fn put_first(&mut self, fault: Fault) {
         self.faults.insert(0, fault);
         self.settle();
     }
 
-    /// Adds a fault that is not one of a record, behind the others.
+    /// Adds a fault that does not concern a record, after the others.
     pub(crate) fn put_last(&mut self, finding: Finding) {
         self.faults.push(Fault { seq: 0, finding });
         self.settle();
     }
 
-    /// Draws the conclusions from the faults.
+    /// Derives `ok` and `broken_at` from the faults, and limits their number.
     fn settle(&mut self) {
         self.ok = self.faults.is_empty();
         self.broken_at = self.faults.iter().map(|fault| fault.seq).filter(|seq| *seq > 0).min();
@@ -168,51 +168,51 @@ impl Report {
     }
 }
 
-/// Faults of the tables that are reported; who has more has other worries than their number.
+/// The maximum number of reported faults.
 const FAULTS: usize = 100;
 
-/// What is left to verify once a pinned key was held against those of the log.
+/// The result of comparing a pinned key with those of the log.
 pub(crate) enum Pinned {
-    /// All that these options say.
+    /// The key is one of the log's: verify with these options.
     Known(VerifyOptions),
-    /// The key is none of the log's: the report says just that.
+    /// The key is not one of the log's: the report says so.
     Unknown(Report),
 }
 
-/// What an examination came to.
+/// The result of an examination.
 struct Examined {
     report: Report,
     /// The head that was verified.
     head: Head,
-    /// The comparison of the tables with the log, if the log is good.
+    /// The comparison of the tables with the log, if the log has no fault.
     compared: Option<Compared>,
-    /// What the records say of all rows, if they are all read.
+    /// The rows as recorded in the log, if all records were read.
     recorded: Option<Recorded>,
 }
 
-/// What verifying needs.
+/// The dependencies of a verification.
 pub struct Verifier<'a> {
-    /// Where the log is.
+    /// The store with the log.
     pub store: &'a Arc<dyn Store>,
-    /// Knows the seals.
+    /// The catalog, which has the seals.
     pub catalog: &'a Catalog,
-    /// Knows the log's keys.
+    /// The signer, which has the log's keys.
     pub signer: &'a Signer,
     /// The threads that digest records.
     pub workers: &'a Workers,
-    /// What is kept of the last verification, of whichever kind; none if nothing is, or if imported logs are not looked
-    /// at.
+    /// The stored result of the last verification of any kind; none if there is none, or if imported logs are not
+    /// checked.
     pub kept: Option<&'a KeptVerification>,
 }
 
 impl Verifier<'_> {
-    /// Verifies the log, the tables, and the schema and indexes of the database. An error means that it could not be
-    /// done; what is wrong is in the report.
+    /// Verifies the log, the tables, and the schema and indexes of the database. An error means that the verification
+    /// could not be done; faults are in the report.
     pub async fn verify(&self, options: &VerifyOptions) -> Result<Report> {
         Ok(self.verify_and_see(options).await?.0)
     }
 
-    /// The same, with the head that was verified; none if the database is so altered that the rest cannot be read.
+    /// Like [`verify`](Self::verify), with the verified head; none if the altered database cannot be read.
     pub(crate) async fn verify_and_see(&self, options: &VerifyOptions) -> Result<(Report, Option<Head>)> {
         let is_whole = options.trusted_size.is_none();
         let mut state = state::check(self.store, is_whole).await?;
@@ -233,18 +233,18 @@ impl Verifier<'_> {
         Ok((report, head))
     }
 
-    /// Holds all rows against the whole log. None if the log itself was altered: then nothing can tell.
+    /// Compares all rows with the whole log. None if the log itself was altered: then it proves nothing.
     pub(crate) async fn compare_rows(&self) -> Result<Option<Compared>> {
         Ok(self.examine(&VerifyOptions::default(), false).await?.compared)
     }
 
-    /// The same, with what the log says of all rows.
+    /// Like [`compare_rows`](Self::compare_rows), with the rows as recorded in the log.
     pub(crate) async fn compare_recorded_rows(&self) -> Result<Option<(Compared, Recorded)>> {
         let Examined { compared, recorded, .. } = self.examine(&VerifyOptions::default(), false).await?;
         Ok(compared.zip(recorded))
     }
 
-    /// Goes on to the present end of the log. None if the log was altered.
+    /// Continues to the current end of the log. None if the log was altered.
     pub(crate) async fn go_on(&self, recorded: Recorded) -> Result<Option<Recorded>> {
         let (head, kept, keys) = self.read_states().await?;
         let Some(keys) = keys else { return Ok(None) };
@@ -321,13 +321,13 @@ impl Verifier<'_> {
         Ok(Examined { report, head, compared, recorded })
     }
 
-    /// Holds a pinned key against those of the log, which costs next to nothing: before the verification has its turn,
-    /// and before others may join it.
+    /// Compares a pinned key with those of the log. This is cheap, so it is done before the verification waits for its
+    /// turn and before other calls may join it.
     pub(crate) async fn hold_pinned_key(&self, options: &VerifyOptions) -> Result<Pinned> {
         let Some(pinned) = self.pinned(options)? else { return Ok(Pinned::Known(options.clone())) };
         let is_known = || self.signer.keys().public().find(&pinned).is_some();
         if !is_known() {
-            // Another process may have replaced the key. If the stored keys were altered, it stays unknown.
+            // Another process may have replaced the key. If the stored keys were altered, the pinned key stays unknown.
             let refreshed = self.signer.refresh(self.store).await;
             refreshed.map(drop).or_else(|error| match error.code() {
                 ErrorCode::IntegrityFailure => Ok(()),
@@ -335,7 +335,8 @@ impl Verifier<'_> {
             })?;
         }
         if is_known() {
-            // From the beginning on, each of the log's keys leads to the others: which one it is makes no difference.
+            // In a verification from the beginning, each of the log's keys leads to the others, so it makes no
+            // difference which one is pinned.
             let pinned_key = options.pinned_key.clone().filter(|_| options.trusted_size.is_some());
             return Ok(Pinned::Known(VerifyOptions { pinned_key, ..options.clone() }));
         }
@@ -357,7 +358,8 @@ impl Verifier<'_> {
         }
     }
 
-    /// The head, the kept states, and the keys that sign them: of one moment. No keys if the stored ones were altered.
+    /// The head, the stored checkpoints, and the keys that sign them, read in one snapshot. No keys if the stored ones
+    /// were altered.
     async fn read_states(&self) -> Result<(Head, Vec<StoredCheckpoint>, Option<Arc<HeadKeys>>)> {
         let mut connection = self.store.long_reader().await?;
         connection.begin_read().await?;

@@ -1,11 +1,11 @@
-//! How far long work is.
+//! The progress of long operations.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How far a verification, backup or restore is. Cheap to clone; all clones show the same work. It is looked at from
-/// another task or thread, or calls back.
+/// The progress of a verification, backup or restore. It is cheap to clone, and all clones show the same operation. It
+/// can be polled from another task or thread, or call a callback.
 ///
 /// ```
 /// use kms_lib::{BackupOptions, Progress};
@@ -26,20 +26,20 @@ struct Inner {
 }
 
 impl Progress {
-    /// A progress to be looked at.
+    /// A progress that is polled.
     pub fn new() -> Self {
         Self::default()
     }
-    /// A progress that calls `callback` with the records done and their total whenever that changes. It is called from
-    /// the thread that does the work, so it must return soon.
+    /// A progress that calls `callback` with the records done and their total whenever either changes. The callback
+    /// runs on the thread that does the work, so it must return quickly.
     pub fn calling(callback: impl Fn(u64, u64) + Send + Sync + 'static) -> Self {
         Self(Arc::new(Inner { callback: Some(Box::new(callback)), ..Inner::default() }))
     }
-    /// Records of the log that are verified, those included that were verified earlier.
+    /// The number of verified records, including those verified earlier.
     pub fn done(&self) -> u64 {
         self.0.done.load(Ordering::Relaxed)
     }
-    /// Records of the log; 0 until that is known.
+    /// The number of records of the log; 0 until it is known.
     pub fn total(&self) -> u64 {
         self.0.total.load(Ordering::Relaxed)
     }

@@ -1,5 +1,5 @@
-//! Streaming the records: read in chunks, digested on all cores, stitched together in order, and held against the kept
-//! checkpoints on the way and the signed head at the end.
+//! Streaming the records: read in chunks, digested on all cores, stitched together in order, and compared with the
+//! stored checkpoints on the way and the signed head at the end.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,10 +20,11 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::LogId;
 use crate::workers::{Length, Workers};
 
-/// Chunks that are read at once, however many cores digest them: the store has few connections, and others read too.
+/// The number of chunks that are read at once, regardless of the number of cores: the store has few connections, which
+/// are shared.
 const READS: usize = 3;
 
-/// What records are read from, and what they are held against.
+/// The source of the records, and the signed states that they are compared with.
 pub(super) struct Records<'a> {
     pub store: &'a Arc<dyn Store>,
     pub head: &'a Head,
@@ -31,9 +32,9 @@ pub(super) struct Records<'a> {
     pub keys: &'a HeadKeys,
     /// The threads that digest them.
     pub workers: &'a Workers,
-    /// Whether each record is looked for in the indexes of the log too.
+    /// Whether each record is also looked up in the indexes of the log.
     pub probe: bool,
-    /// Told how far it is.
+    /// Called with the number of records done.
     pub tell: &'a (dyn Fn(u64) + Sync),
 }
 
@@ -41,22 +42,22 @@ pub(super) struct Records<'a> {
 pub(super) struct Read {
     /// The log up to the last of them.
     pub state: Start,
-    /// Up to here they agree with a signed state.
+    /// The number of records that agree with a signed state.
     confirmed: u64,
-    /// The rows they say they changed.
+    /// The rows that the records say they changed.
     pub changed: Vec<ChangedRow>,
-    /// What is wrong with them.
+    /// The first fault of the records.
     pub fault: Option<Fault>,
-    /// What they seal of imported logs.
+    /// The seals of imported logs in these records.
     pub imported: Vec<SealedLog>,
-    /// Records that an index lacks: the first of each chunk.
+    /// Faults for records missing from an index: the first of each chunk.
     pub unindexed: Vec<Fault>,
 }
 
-/// A chunk of records, and what the indexes lack of it.
+/// A digested chunk of records, and the faults of indexes that lack some of them.
 type Chunk = (Digest, Vec<Fault>);
 
-/// A chunk that is being read; given up when dropped.
+/// A chunk that is being read; the read is aborted when this is dropped.
 struct Reading(JoinHandle<Result<Chunk>>);
 
 impl Drop for Reading {
@@ -66,7 +67,7 @@ impl Drop for Reading {
 }
 
 impl Records<'_> {
-    /// Verifies all records behind `start`, and that they are what the head signs.
+    /// Verifies all records after `start`, and that they lead to the signed head.
     pub async fn verify(&self, start: Start) -> Result<Read> {
         let from = start.frontier.size();
         let mut read = self.read(start, self.head.seq).await?;
@@ -76,7 +77,7 @@ impl Records<'_> {
         Ok(read)
     }
 
-    /// Reads the records behind `start` up to number `end`, and holds them against the checkpoints kept of them.
+    /// Reads the records after `start` up to number `end`, and compares them with their stored checkpoints.
     pub async fn read(&self, start: Start, end: u64) -> Result<Read> {
         let confirmed = start.frontier.size();
         let mut next = confirmed + 1;
@@ -105,11 +106,11 @@ impl Records<'_> {
             read.unindexed.extend(unindexed);
             let expected = (read.state.frontier.size() / CHUNK * CHUNK + CHUNK).min(end);
             read = self.stitch(read, digest, expected);
-            // Others on this thread have their turn between two chunks.
+            // Other tasks on this thread get a turn between two chunks.
             tokio::task::yield_now().await;
             (self.tell)(read.state.frontier.size());
             if read.fault.is_some() || read.state.frontier.size() < expected {
-                // The chunk ended early: what follows is missing, or only the tail is.
+                // The chunk ended early: records after it are missing, or only the tail is.
                 break;
             }
         }
@@ -123,14 +124,14 @@ impl Records<'_> {
         Ok(read)
     }
 
-    /// Puts a chunk, which should end at `expected`, behind what was read.
+    /// Appends a chunk, which should end at `expected`, to the records read so far.
     fn stitch(&self, mut read: Read, digest: Digest, expected: u64) -> Read {
         let before = read.state.frontier.size();
         let sizes = self.kept.iter().map(|kept| kept.size);
         let within: Vec<u64> = sizes.filter(|size| (before + 1..=expected).contains(size)).collect();
         let stitched = stitch(read.state, &digest, &within);
         read.state = stitched.state;
-        // The kept states first: what does not agree with one lies before the fault of a record behind it.
+        // The checkpoints come first: a mismatch with one precedes the fault of a later record.
         for found in stitched.states {
             let kept = self.kept.iter().find(|kept| kept.size == found.size);
             if let Some(finding) = kept.and_then(|kept| hold(self.keys, kept, &found)) {
@@ -146,7 +147,7 @@ impl Records<'_> {
         read
     }
 
-    /// Holds what was read, from the beginning or behind the record `from`, against the head.
+    /// Compares the records read after `from` with the head.
     async fn hold_head(&self, read: &Read, from: u64) -> Result<Option<Fault>> {
         let (head, state) = (self.head, &read.state);
         if let Some(fault) = missing_state(self.keys.public(), self.kept, from, head.seq) {
@@ -164,14 +165,14 @@ impl Records<'_> {
         {
             return Ok(Some(Fault { seq, finding: Finding::RootMismatch { size: signed.size } }));
         }
-        // Nothing is known of the time of a record that was verified earlier.
+        // The time of a record that was verified earlier is not known.
         if head.seq > from && state.timestamp != head.timestamp {
             return Ok(Some(Fault { seq: head.seq, finding: Finding::HeadTime }));
         }
         self.beyond().await
     }
 
-    /// Records behind the head, unless the head has moved on meanwhile.
+    /// Finds records after the head, unless the head has advanced in the meantime.
     async fn beyond(&self) -> Result<Option<Fault>> {
         let mut connection = self.store.long_reader().await?;
         connection.begin_read().await?;
@@ -183,7 +184,7 @@ impl Records<'_> {
     }
 }
 
-/// Whether a kept state is signed and the one found; also as a place to go on from.
+/// Checks that a stored checkpoint is signed and matches the state found, including its frontier.
 fn hold(keys: &HeadKeys, kept: &StoredCheckpoint, found: &State) -> Option<Finding> {
     let Ok(signed) = keys.open(&kept.note) else { return Some(Finding::BadSignature { size: kept.size }) };
     let frontier = Frontier::from_parts(kept.size, kept.frontier.clone());
@@ -194,7 +195,7 @@ fn hold(keys: &HeadKeys, kept: &StoredCheckpoint, found: &State) -> Option<Findi
     (!is_found).then_some(Finding::RootMismatch { size: kept.size })
 }
 
-/// Whether the records behind `after`, up to `to`, name the signing keys that are stored, and no others.
+/// Checks that the records after `after`, up to `to`, name exactly the stored signing keys.
 fn hold_links(keys: &SigningKeys, found: &[Link], after: u64, to: u64) -> Option<Fault> {
     let expected = keys.links(after, to);
     let differs = (0..expected.len().max(found.len())).find(|&i| expected.get(i) != found.get(i))?;
@@ -203,7 +204,7 @@ fn hold_links(keys: &SigningKeys, found: &[Link], after: u64, to: u64) -> Option
     Some(Fault { seq, finding: Finding::SigningKey })
 }
 
-/// Whether each replacement of the signing key has its state that both keys signed.
+/// Checks that each replacement of the signing key has a stored checkpoint.
 fn missing_state(keys: &SigningKeys, kept: &[StoredCheckpoint], after: u64, to: u64) -> Option<Fault> {
     let missing = keys
         .links(after, to)
@@ -221,7 +222,7 @@ async fn read_chunk(
 ) -> Result<Chunk> {
     let mut rows = Vec::with_capacity(usize::try_from(last + 1 - first).unwrap_or_default());
     let mut unindexed = Vec::new();
-    // It fails only once it is closed, which it never is.
+    // Acquiring fails only if the semaphore is closed, which never happens.
     let permit = reads.acquire().await.ok();
     let mut connection = store.long_reader().await?;
     let read = audit::range(connection.as_mut(), first, last, &mut |row| {
@@ -238,7 +239,7 @@ async fn read_chunk(
     drop(permit);
     let digest = match read {
         Ok(()) => workers.run("verification", Length::Long, move || Ok(digest(log, &rows))).await?,
-        // A column of a type that was never written there: the record before it is the last that can be read.
+        // A column has a type that this service never writes: the record before it is the last readable one.
         Err(error) if error.code() == ErrorCode::StoreCorrupt => {
             let seq = rows.last().map_or(first, |row| row.seq + 1);
             let mut good = digest(log, &rows);

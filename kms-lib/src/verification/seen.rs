@@ -1,4 +1,5 @@
-//! Whether the log continues what was seen before: by this process, or by whoever wrote the high-water file.
+//! Checking that the log continues the states seen before, by this process or by the one that wrote the high-water
+//! file.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,10 +11,10 @@ use crate::storage::Store;
 use crate::storage::tables::{audit, head};
 use crate::types::error::{ErrorCode, Result};
 
-/// A rollback, if there was one, and what is not as it should be with the high-water file.
+/// Returns a rollback, if there was one, and what is wrong with the high-water file, if anything is.
 ///
-/// `seen` (a size and the hash of its last record) and the text of the high-water file must have been read before: a
-/// busy service moves all of it.
+/// `seen` (a size and the hash of its last record) and the text of the high-water file must be read before this call: a
+/// busy service changes both.
 pub(crate) async fn rolled_back(
     store: &Arc<dyn Store>,
     signer: &Signer,
@@ -24,10 +25,10 @@ pub(crate) async fn rolled_back(
     let head = head::read(connection.as_mut()).await?;
     let hash = audit::hash_of(connection.as_mut(), seen.0).await;
     drop(connection);
-    // That it is missing is a finding of its own.
+    // A missing head is reported separately.
     let Some(head) = head else { return Ok((None, None)) };
     let fault = |seen| Some(Fault { seq: 0, finding: Finding::RolledBack { size: head.seq, seen } });
-    // A record that cannot be read is a finding of its own too.
+    // A record that cannot be read is reported separately, too.
     if head.seq < seen.0 || (seen.0 > 0 && hash.is_ok_and(|hash| hash.is_some_and(|hash| hash != seen.1))) {
         return Ok((fault(seen.0), None));
     }

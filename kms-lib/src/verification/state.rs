@@ -1,4 +1,4 @@
-//! The database itself: its schema, its indexes, and rows that no other check would come to.
+//! Checks of the database itself: its schema, its indexes, and rows that no other check covers.
 
 use std::sync::Arc;
 
@@ -7,17 +7,17 @@ use crate::storage::inspection::{self, indexes};
 use crate::storage::{Connection, Store};
 use crate::types::error::Result;
 
-/// What was found.
+/// The faults and warnings found.
 #[derive(Default)]
 pub(super) struct Found {
     pub faults: Vec<Fault>,
     pub warnings: Vec<String>,
-    /// Whether the schema or the file is such that other statements may fail.
+    /// Whether the schema or the file is so damaged that other statements may fail.
     pub is_broken: bool,
 }
 
-/// Checks the schema; and, if that is sound, indexes against tables. With `is_whole` the whole SQLite file, else only
-/// the tables that a verification reads whole.
+/// Checks the schema and, if it has no fault, the indexes against the tables. With `is_whole`, the whole SQLite file is
+/// checked, otherwise only the tables that a verification reads completely.
 pub(super) async fn check(store: &Arc<dyn Store>, is_whole: bool) -> Result<Found> {
     let mut reader = store.long_reader().await?;
     let reader = reader.as_mut();

@@ -1,4 +1,4 @@
-//! Holding the tables against the log: every row as the record of its last change left it.
+//! Comparing the tables with the log: every row must be as the record of its last change left it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::types::quarantine::{EntityTable, Quarantined};
 use crate::types::root_key::{RootKeyGeneration, ServiceKey, ServiceKeyKind};
 use crate::types::view::CatalogView;
 
-/// What a row of a table says of itself.
+/// A row of a table, with its digest and the result of checking its seal.
 struct Present {
     table: &'static str,
     id: String,
@@ -33,7 +33,7 @@ struct Present {
     fold: RowSet,
 }
 
-/// How often the tables are read because the key that seals rows was replaced meanwhile.
+/// How often the tables are read if the integrity key is replaced in the meantime.
 const TRIES: u32 = 4;
 
 /// The table of the quarantine's entries.
@@ -43,47 +43,47 @@ const ROOT_KEYS: &str = "root_keys";
 /// The table of the service's own keys.
 const SERVICE_KEYS: &str = "service_keys";
 
-/// Whether rows of this table cannot be left out while the others are used.
+/// Whether rows of this table cannot be quarantined individually.
 fn is_needed_whole(table: &str) -> bool {
     table == QUARANTINE || table == ROOT_KEYS || table == SERVICE_KEYS
 }
 
-/// What a comparison found.
+/// The result of comparing the tables with the log.
 #[derive(Default)]
 pub struct Compared {
     pub faults: Vec<Fault>,
-    /// The rows that must be quarantined: with a seal but not as the log says, or missing.
+    /// The rows that must be quarantined: sealed rows that do not match the log, and missing rows.
     pub altered: Vec<AlteredRow>,
-    /// Whether the quarantine itself was altered, so that it does not tell which rows are out of use; or the
-    /// generations of the root key or the service's own keys, so that nobody knows which of them to use.
+    /// Whether the quarantine itself was altered, so that it no longer says which rows are unusable; or the generations
+    /// of the root key or the service's own keys, so that it is unknown which of them are valid.
     pub is_beyond_quarantine: bool,
-    /// The rows in quarantine that are as the log says again.
+    /// The rows in quarantine that match the log again.
     pub restored: Vec<RestoredRow>,
     /// All other rows, without those in quarantine, folded with the entries of the quarantine.
     pub good: RowSet,
 }
 
-/// A row in quarantine that is as the log says again.
+/// A row in quarantine that matches the log again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestoredRow {
     /// The table that has the row.
     pub table: &'static str,
-    /// Its own identifier, as a UUID.
+    /// The row's own identifier, as a UUID.
     pub id: String,
     /// The SHA-256 of the row, in hexadecimal.
     pub digest: String,
 }
 
-/// A row that is not as the log says.
+/// A row that does not match the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlteredRow {
     /// The table that has the row.
     pub table: EntityTable,
-    /// Its own identifier.
+    /// The row's own identifier.
     pub id: [u8; 16],
-    /// The key that the log says it belongs to, for rows of `keys` and `key_versions`.
+    /// The key that the row belongs to according to the log, for rows of `keys` and `key_versions`.
     pub key: Option<KeyId>,
-    /// The name that the log says the key has, for a row of `keys`.
+    /// The key's name according to the log, for a row of `keys`.
     pub key_name: Option<String>,
 }
 
@@ -110,8 +110,8 @@ fn name_keys(altered: &mut [AlteredRow], changed: &[ChangedRow]) {
     }
 }
 
-/// Compares the tables with what the records from `from` to `size` say they changed. None if these records are not
-/// enough to find out what is wrong.
+/// Compares the tables with the changes recorded after record `from` up to `size`. None if these records are not enough
+/// to find what is wrong.
 pub(super) async fn compare(
     store: &Arc<dyn Store>,
     catalog: &Catalog,
@@ -124,7 +124,7 @@ pub(super) async fn compare(
         recorded.insert((&change.table, &change.id), change);
     }
     let Tables { present, faults, unreadable, whole, size: now } = read(store, catalog).await?;
-    // Without the records before, a row put back to an older state looks as it should: then only the whole tells.
+    // Without the earlier records, a row rolled back to an older state looks valid: only the row commitment reveals it.
     if from > 0 && !whole {
         return Ok(None);
     }
@@ -137,45 +137,45 @@ pub(super) async fn compare(
     Ok(Some(comparison.finish()))
 }
 
-/// A comparison under way.
+/// A comparison in progress.
 struct Comparison<'a> {
-    /// What the records say of the rows that were not found yet, by table and id.
+    /// The last recorded change of each row that was not found yet, by table and id.
     recorded: HashMap<(&'a str, &'a str), &'a ChangedRow>,
     from: u64,
     size: u64,
-    /// The records of the moment that the tables are of.
+    /// The number of records at the moment when the tables were read.
     now: u64,
     found: Compared,
 }
 
 impl<'a> Comparison<'a> {
-    /// Holds a row against the record of its last change.
+    /// Compares a row with the record of its last change.
     fn hold(&mut self, row: &'a Present) {
         let change = self.recorded.remove(&(row.table, row.id.as_str()));
-        // Rows that changed after the head that is verified belong to the next verification, if they are sealed, and if
-        // the log has gone on meanwhile: else they say of themselves that they are from a future that was cut off.
+        // Sealed rows that changed after the verified head belong to the next verification, if the log has advanced in
+        // the meantime; otherwise they come from a part of the log that was truncated.
         let is_later = row.revision > self.size && row.revision <= self.now;
         let fault = match change {
-            // No record that was read says that a row in quarantine is right.
+            // No record that was read confirms a row in quarantine.
             _ if row.sealed && is_later && row.quarantined => return,
             _ if row.sealed && is_later => return self.keep(row),
             Some(change) if change.digest == row.digest && row.sealed => return self.keep(row),
             Some(change) => {
-                // Of a row in quarantine the log alone tells whether it can be released: it may be from before the key
-                // that seals rows was replaced.
+                // Only the log decides whether a row in quarantine can be released: its seal may be from before the
+                // integrity key was replaced.
                 if change.digest == row.digest && row.quarantined {
                     self.keep(row);
                 }
                 Fault { seq: change.seq, finding: Finding::RowMismatch { table: row.table.into(), id: row.id.clone() } }
             }
-            // Verified earlier, and not changed since.
+            // The row was verified earlier and has not changed since.
             None if self.from > 0 && row.sealed && row.revision <= self.from => return self.keep(row),
             None => Fault {
                 seq: row.revision,
                 finding: Finding::RowWithoutRecord { table: row.table.into(), id: row.id.clone() },
             },
         };
-        // A surplus row without a seal is used nowhere.
+        // A surplus row without a valid seal is not used anywhere.
         if row.sealed || change.is_some() {
             self.found.is_beyond_quarantine |= is_needed_whole(row.table);
             if !row.quarantined {
@@ -185,7 +185,7 @@ impl<'a> Comparison<'a> {
         self.found.faults.push(fault);
     }
 
-    /// The row is as the log says.
+    /// Notes that a row matches the log.
     fn keep(&mut self, row: &Present) {
         if row.quarantined {
             let restored = RestoredRow { table: row.table, id: row.id.clone(), digest: row.digest.clone() };
@@ -195,7 +195,7 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Rows that a record made and that are not there.
+    /// Notes rows that a record created and that do not exist.
     fn note_missing(&mut self, catalog: &Catalog) {
         let snapshot = catalog.snapshot();
         for change in self.recorded.values() {
@@ -207,7 +207,7 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// A row that cannot be read is reported as missing if a record names it. Others are surplus.
+    /// Notes unreadable rows: one that a record names is reported as missing, others as surplus.
     fn note_unreadable(&mut self, unreadable: BTreeMap<&'static str, u64>) {
         for (table, count) in unreadable {
             let missing = self.recorded.keys().filter(|(of, _)| *of == table).count() as u64;
@@ -226,13 +226,13 @@ impl<'a> Comparison<'a> {
 /// The tables as they are at one moment.
 struct Tables {
     present: Vec<Present>,
-    /// What is wrong with stored material.
+    /// The faults of stored material.
     faults: Vec<Fault>,
-    /// Rows that cannot be read, by table.
+    /// The number of unreadable rows, by table.
     unreadable: BTreeMap<&'static str, u64>,
-    /// Whether they are, as a whole, what the head of that moment stands for.
+    /// Whether all rows together match the row commitment of the head of that moment.
     whole: bool,
-    /// The records of that moment.
+    /// The number of records at that moment.
     size: u64,
 }
 
@@ -284,8 +284,7 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
         if rows.integrity_key() == Some(seals.number()) || tries == TRIES {
             return Ok(describe(rows, &seals));
         }
-        // Another process has replaced the key that seals rows; or a row says so that is not right, which is then
-        // found.
+        // Another process has replaced the integrity key; or a forged row says so, which the comparison then finds.
         match catalog.catch_up_seals().await {
             Err(error) if matches!(error.code(), ErrorCode::IntegrityFailure | ErrorCode::StoreCorrupt) => {
                 return Ok(describe(rows, &seals));
@@ -295,7 +294,7 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
     }
 }
 
-/// Holds rows against their seals.
+/// Checks the rows against their seals.
 fn describe(rows: Rows, seals: &Seals) -> Tables {
     let Rows { keys, versions, grants, credentials, quarantine, root_keys, service_keys, materials, head } = rows;
     let faults = wrappings::faults(&materials, (&keys, &versions), &root_keys, &service_keys, seals);

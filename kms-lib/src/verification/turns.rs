@@ -1,5 +1,5 @@
-//! Verifications take turns: one at a time, each shared by all who asked for the same before it began, and given up
-//! when none of them waits any more. What one costs in memory and in reads of the store, so do a thousand.
+//! Turns of verifications: one runs at a time, is shared by all callers that asked for the same before it began, and is
+//! dropped when none of them waits any longer. A thousand equal calls cost as much memory and as many reads as one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -12,17 +12,17 @@ use crate::fair::{Fair, Joint, Places, Run, Turn};
 use crate::types::audit::Head;
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// Most calls that wait for a verification, those that share one included.
+/// The maximum number of calls that wait for a verification, including those that share one.
 const WAITING: usize = 1_024;
 
-/// What a verification found, and the head that it verified. A report may be large: those who share it share it in
-/// memory too, until each has its answer.
+/// The report of a verification, and the head that it verified. A report may be large: callers that share a
+/// verification share its report in memory too.
 pub(crate) type Verified = (Report, Option<Head>);
 
-/// What tells verifications apart: all options but the progress.
+/// The options that distinguish verifications: all but the progress.
 type Asked = (Option<u64>, Option<String>, Option<(u64, u64)>);
 
-/// The turns. All clones are the same.
+/// The turns of verifications. All clones share the same state.
 #[derive(Clone)]
 pub(crate) struct Turns(Arc<Inner>);
 
@@ -39,30 +39,30 @@ impl Default for Turns {
 }
 
 struct Inner {
-    /// The turn of the verification that goes on.
+    /// The single turn, held by the running verification.
     one: Fair,
-    /// The places of the calls that wait.
+    /// The places of the waiting calls.
     calls: Arc<Places>,
-    /// The verifications that have not begun.
+    /// The verifications that have not started.
     waiting: Mutex<HashMap<Asked, Weak<Shared>>>,
-    /// Set for good by [`Turns::close`].
+    /// Set permanently by [`Turns::close`].
     closed: watch::Sender<bool>,
 }
 
-/// A verification that others may join. It ends when it is dropped.
+/// A verification that other calls may join. It ends when this is dropped.
 struct Shared {
     verification: Joint<Result<Arc<Verified>>>,
     told: Arc<Mutex<Told>>,
 }
 
-/// Whom a verification tells how far it is: those who wait for it, by a number that each gets.
+/// The callers that a verification reports its progress to, each with a number.
 #[derive(Default)]
 struct Told {
     next: u64,
     all: BTreeMap<u64, Progress>,
 }
 
-/// One of them, until it does not wait any more.
+/// A caller that receives progress until this is dropped.
 struct Listener<'a>(&'a Mutex<Told>, u64);
 
 impl<'a> Listener<'a> {
@@ -82,9 +82,9 @@ impl Drop for Listener<'_> {
 }
 
 impl Turns {
-    /// The result of a verification with these options that begins after this call: of one that others wait for
-    /// already, or of `verify`, which is told whom to tell how far it is. It begins in the first turn that one of those
-    /// who wait for it gets. `CallerOverloaded` if too many calls of this principal wait.
+    /// Returns the result of a verification with these options that starts after this call: one that other calls wait
+    /// for already, or that of `verify`, which gets the options with a shared progress. It starts in the first turn
+    /// that one of its waiting callers gets. `CallerOverloaded` if too many calls of this principal wait.
     pub async fn join<F>(
         &self,
         options: &VerifyOptions,
@@ -104,8 +104,8 @@ impl Turns {
         .await
     }
 
-    /// Does work that verifies, a backup for example, and that nobody shares: in a turn of this principal, and only for
-    /// as long as the service is not closed.
+    /// Runs work that verifies and is not shared, a backup for example, in a turn of this principal, until the service
+    /// is closed.
     pub async fn alone<T>(&self, principal: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
         let _place = self.0.calls.take(principal)?;
         self.while_open(async {
@@ -115,12 +115,12 @@ impl Turns {
         .await
     }
 
-    /// Gives up all verifications, those that wait and the one that goes on.
+    /// Stops all verifications, the waiting ones and the running one.
     pub fn close(&self) {
         self.0.closed.send_replace(true);
     }
 
-    /// With nobody left who waits, a verification is given up.
+    /// Runs `work` until the service is closed; a verification without waiting callers is dropped.
     async fn while_open<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let mut closed = self.0.closed.subscribe();
         tokio::select! {
@@ -130,7 +130,7 @@ impl Turns {
         }
     }
 
-    /// The verification with these options that has not begun yet.
+    /// The verification with these options that has not started yet.
     fn shared<F>(&self, options: &VerifyOptions, verify: impl FnOnce(VerifyOptions) -> F) -> Arc<Shared>
     where
         F: Future<Output = Result<Verified>> + Send + 'static,
@@ -140,13 +140,13 @@ impl Turns {
         if let Some(shared) = waiting.get(&asked).and_then(Weak::upgrade) {
             return shared;
         }
-        // No more than there are places for calls.
+        // Removes dropped verifications, so that there are never more than there are places for calls.
         waiting.retain(|_, shared| shared.strong_count() > 0);
         let told = Arc::default();
         let options = VerifyOptions { progress: Some(telling(Arc::clone(&told))), ..options.clone() };
         let (inner, begun, verifying) = (Arc::clone(&self.0), asked.clone(), verify(options));
         let work = async move {
-            // Who asks from here on wants to see what has changed since.
+            // Later callers want to see what has changed since, so they get another verification.
             inner.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&begun);
             verifying.await.map(Arc::new)
         };
@@ -156,10 +156,10 @@ impl Turns {
     }
 }
 
-/// A progress that tells all who wait.
+/// A progress that reports to all waiting callers.
 fn telling(told: Arc<Mutex<Told>>) -> Progress {
     Progress::calling(move |done, total| {
-        // What they do when they are told is their own: not under the lock.
+        // The callbacks run arbitrary code, so they are called outside the lock.
         let all: Vec<Progress> = told.lock().unwrap_or_else(PoisonError::into_inner).all.values().cloned().collect();
         all.iter().for_each(|progress| progress.tell(done, total));
     })
@@ -173,7 +173,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts verifications: all that were begun, those that go on, and the most that went on at once.
+    /// Counts verifications: all that were started, those running, and the most that ran at once.
     #[derive(Default)]
     struct Counts {
         begun: AtomicUsize,
@@ -259,7 +259,7 @@ mod tests {
         end.send(()).unwrap();
         first.await.unwrap().unwrap();
         verification.await.unwrap().unwrap();
-        // What goes on when the service is closed is given up, and so is what waits.
+        // Closing the service stops both the running work and the waiting work.
         let waiting = alone("b", tokio::sync::oneshot::channel().1);
         tokio::time::sleep(Duration::from_millis(20)).await;
         turns.close();
@@ -297,7 +297,8 @@ mod tests {
         let greedy: Vec<_> =
             (0..WAITING as u64).map(|n| join(&turns, &counts, options(n), "greedy".into(), 20)).collect();
         tokio::time::sleep(Duration::from_millis(5)).await;
-        // Alone, and together with the last in the other's line: after the one that goes on, and at most one more.
+        // Alone, and together with the last call of the other principal: after the running verification and at most one
+        // more.
         for n in [1_000_000, WAITING as u64 / 2 - 1] {
             let before = counts.begun.load(Ordering::SeqCst) as u64;
             let modest = join(&turns, &counts, options(n), "modest".into(), 1);
@@ -315,7 +316,7 @@ mod tests {
         assert_eq!(refused, WAITING / 2);
     }
 
-    /// Who joins and hangs up again and again leaves nothing behind.
+    /// A caller that joins and disconnects repeatedly leaves nothing behind.
     #[tokio::test]
     async fn those_who_hung_up_are_not_told() {
         let (turns, counts) = (Turns::default(), Arc::new(Counts::default()));
@@ -336,7 +337,7 @@ mod tests {
         patient.await.unwrap().unwrap();
     }
 
-    /// A report that many wait for is in memory once.
+    /// A report that many callers wait for is in memory once.
     #[tokio::test]
     async fn those_who_share_one_share_its_report() {
         let (turns, counts) = (Turns::default(), Arc::new(Counts::default()));

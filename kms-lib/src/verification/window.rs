@@ -1,43 +1,43 @@
-//! Which old records are read again: a window that moves over the log in rounds, so that no record stays unread for
+//! The window of old records that are reread: it moves over the log in rounds, so that no record stays unread for
 //! longer than the configured time.
 //!
-//! A round takes at most half of that time. Where it stands is kept in `meta` under a seal. An older state with the
-//! seal it had brings nothing: the time since the round began counts, so the window is then larger, and a round that
-//! began longer ago than the configured time is not gone on with; everything is verified instead.
+//! A round takes at most half of that time. Its state is stored in `meta` with a seal. Restoring an older sealed state
+//! gains nothing: the time since the round began counts, so the window becomes larger, and a round that began longer
+//! ago than the configured time is dropped; everything is verified instead.
 
 use crate::envelope::{Seals, row::Fields};
 use crate::types::audit::hex;
 use crate::types::time::Timestamp;
 
-/// The name under which it is kept.
+/// The name under which the state is stored.
 pub(crate) const REVERIFY_WINDOW: &str = "audit.reverify_window";
 
-/// Where a round stands.
+/// The state of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Window {
-    /// Records that this round reads again.
+    /// The number of records that this round rereads.
     goal: u64,
-    /// How many of them it has read.
+    /// How many of these records have been reread.
     next: u64,
-    /// When it began.
+    /// The start of the round.
     begun: Timestamp,
-    /// When it was gone on with last.
+    /// The time of the last run of the round.
     last: Timestamp,
 }
 
 impl Window {
-    /// A new round over so many records.
+    /// A new round over the first `goal` records.
     pub fn new(goal: u64, now: Timestamp) -> Self {
         Self { goal, next: 0, begun: now, last: now }
     }
 
-    /// What is kept of it.
+    /// The text to store: the state and its seal.
     pub fn sealed(&self, seals: &Seals) -> String {
         let (begun, last) = (self.begun.micros(), self.last.micros());
         format!("{} {} {begun} {last} {}", self.goal, self.next, hex(&seals.seal(&self.bytes())))
     }
 
-    /// Reads what was kept; nothing if this service did not write it.
+    /// Reads the stored text; none if this service did not seal it.
     pub fn open(text: &str, seals: &Seals) -> Option<Self> {
         let mut words = text.split(' ');
         let mut number = || words.next()?.parse::<i64>().ok();
@@ -61,10 +61,11 @@ impl Window {
         fields.finish()
     }
 
-    /// The records to read now: those behind the first number, up to the second. None if everything must be read: the
-    /// round is older than the configured time, or of the future.
+    /// The range of records to reread now, from after the first number up to the second. None if everything must be
+    /// read: the round is older than the configured time, or its times are in the future.
     ///
-    /// So many are due that, with another run after the same time as this one, the round ends in half of that time.
+    /// The range is large enough that, if the next run comes after the same interval, the round ends within half of the
+    /// configured time.
     pub fn due(&self, now: Timestamp, days: u32) -> Option<(u64, u64)> {
         let period = i64::from(days) * 86_400_000_000;
         let (age, since) = (now.micros() - self.begun.micros(), now.micros() - self.last.micros());

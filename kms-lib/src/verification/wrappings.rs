@@ -1,4 +1,4 @@
-//! Wrapped material, held against the versions and service keys that it belongs to.
+//! Comparing wrapped material with the versions and service keys that it belongs to.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,12 +13,12 @@ use crate::types::ids::KeyId;
 use crate::types::key::{Key, KeyVersion, VersionState};
 use crate::types::root_key::{RootKeyGeneration, ServiceKey};
 
-/// What is stored beside the rows that the log covers.
+/// Stored data that belongs to the rows that the log covers.
 pub(super) struct Materials {
     wrappings: Vec<SealedWrapping>,
     unreadable: u64,
     public_keys: Vec<([u8; 16], Option<[u8; 32]>)>,
-    /// The versions whose uses are counted, and rows of which that cannot be said.
+    /// The versions whose uses are counted, and the number of unreadable counters.
     counted: (HashSet<(KeyId, u32)>, u64),
 }
 
@@ -28,7 +28,7 @@ pub(super) async fn read(connection: &mut dyn Connection) -> Result<Materials> {
     Ok(Materials { wrappings, unreadable, public_keys, counted: usage::counted_versions(connection).await? })
 }
 
-/// Something that has material: its fingerprint, the record to blame, and whether it has a wrapping.
+/// An owner of material: a version or a service key, with the record of its last change.
 struct Owner {
     id: String,
     fingerprint: [u8; 32],
@@ -36,7 +36,7 @@ struct Owner {
     material: Holding,
 }
 
-/// Whether there must be a wrapping.
+/// Whether an owner must have a wrapping.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Holding {
     Must,
@@ -51,7 +51,8 @@ impl Holding {
     }
 }
 
-/// Versions and service keys whose stored material or public key is not their own, and wrappings of nothing known.
+/// Faults of versions and service keys whose stored material or public key is not their own, and of wrappings without a
+/// known owner.
 pub(super) fn faults(
     materials: &Materials,
     (keys, versions): (&[Sealed<Key>], &[Sealed<KeyVersion>]),
@@ -101,7 +102,7 @@ pub(super) fn faults(
     faults
 }
 
-/// Versions whose uses are not counted, and counters of no version: without its counter a version cannot be used.
+/// Faults of versions without a counter, which cannot be used, and of counters without a version.
 fn uncounted(materials: &Materials, versions: &[&KeyVersion]) -> Vec<Fault> {
     let (counted, unreadable) = &materials.counted;
     let is_missing = |version: &&&KeyVersion| !counted.contains(&(version.key_id, version.version));

@@ -339,7 +339,7 @@ async fn closing_says_that_released_results_are_not_in_the_log() {
     session.encrypt("k", b"x", &Context::new()).await.unwrap();
     let error = kms.close().await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::ClockSkew);
-    assert!(error.message().contains("released results that the log lacks: 1"), "{error}");
+    assert!(error.message().contains("released results missing from the log: 1"), "{error}");
     place.pass_days(1);
     let kms = place.open().await;
     check_usable(&kms).await;
@@ -358,5 +358,5 @@ async fn closing_says_that_released_results_are_not_in_the_log() {
     assert_eq!(released, 1);
     let error = kms.close().await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::IntegrityFailure);
-    assert!(error.message().contains("released results that the log lacks: 1"), "{error}");
+    assert!(error.message().contains("released results missing from the log: 1"), "{error}");
 }

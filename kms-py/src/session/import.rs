@@ -19,7 +19,7 @@ impl Session {
     ///
     /// >>> alice.import_mini_kms("dump.sql")  # doctest: +ELLIPSIS
     /// Traceback (most recent call last):
-    /// mini_kms._errors.InvalidConfiguration: dump.sql: a dump is not read as it is; ...
+    /// mini_kms._errors.InvalidConfiguration: dump.sql: an SQL dump cannot be read directly; ...
     #[pyo3(signature = (
         source, *, password=None, master_secret=None, master_secret_file=None, aws_region=None, aws_endpoint=None,
         name=None, dry_run=false, rotate=false, finalise=false, fold_principals=false, progress=None

@@ -1,4 +1,4 @@
-//! What becomes of a submission at its place: what was decided elsewhere is decided again.
+//! Deciding again on a submission at its place in the log.
 
 use super::super::details::Details;
 use super::super::skew;
@@ -23,23 +23,23 @@ use crate::types::view::{CatalogView, has_material, wrapping_generations};
 impl Planner<'_> {
     pub(super) fn disposition(&self, submission: &Submission) -> Disposition {
         let now = self.time(submission);
-        // A result that was released is recorded although its use cannot be counted.
+        // A released result is recorded even if its use cannot be counted.
         if submission.released_at.is_none() && submission.uses_any(self.place.uncountable) {
             return Disposition::Fail(corrupt("the row of a version of a key is missing or altered; verify the log"));
         }
-        // What was released has happened: the few that were when the limit was reached count beyond it.
+        // Released results have taken effect: the few released when the limit was reached exceed it.
         if submission.released_at.is_none() && submission.encrypts_with(self.place.exhausted) {
             return single(submission, Disposition::Refuse(ErrorCode::KeyExhausted));
         }
         if let Some(command) = &submission.command {
             return self.change(submission, command, now);
         }
-        // The copy of a request may fail because of what the first one did: that is no failure to be recorded.
+        // The copy of a request may fail because of the first one's effect: such a failure is not recorded.
         let attempt = submission.entries.first().and_then(|entry| entry.attempts.first());
         if let Some(repeated) = attempt.and_then(|attempt| self.repeated(submission, attempt, now)) {
             return repeated;
         }
-        // A released result cannot be taken back; the queue lets no change come before it.
+        // A released result cannot be revoked; the queue lets no change precede it.
         let still_holds = self.overlay.revision() == submission.decided_at && submission.holds_at(now);
         if submission.released_at.is_some() || still_holds {
             return Disposition::Commit(Commit::default());
@@ -90,23 +90,24 @@ impl Planner<'_> {
         }
     }
 
-    /// Holds a command against the generations of the root key as they are at its place. None if it may go on.
+    /// Compares a command with the generations of the root key at its place. None if the command may proceed.
     fn hold_root_keys(&self, command: &Command) -> Option<Disposition> {
-        // Everything else in its batch would need seals under both keys.
+        // Any other change in the same batch would need seals under both keys.
         let is_alone = self.plan.changes.is_empty() && self.plan.resealed.is_empty() && self.plan.wrappings.is_empty();
         let is_behind = self.plan.seals.is_some() && !matches!(command, Command::Record(_));
         if is_behind || (matches!(command, Command::ReplaceIntegrityKey(_)) && !is_alone) {
             return Some(Disposition::Redo);
         }
-        // Made under other generations than those in use now: wrapped again, it is right.
+        // The material was wrapped under other generations than those now in use: the session must wrap it again.
         if command.wrapped_under().is_some_and(|under| under != wrapping_generations(&self.overlay)) {
             return Some(Disposition::Redo);
         }
-        // Nobody knows which generations there are: one that was retired may look as if it were in use.
+        // It is unknown which generations exist: a retired one may appear to be in use.
         if command.is_of_root_keys() && self.place.snapshot.trust() != Trust::Verified {
             return Some(Disposition::Refuse(ErrorCode::IntegrityFailure));
         }
-        // What is made in this batch has no verified wrapping yet, and what it retires cannot be relied on.
+        // Versions created in this batch have no verified wrapping yet, and a generation that it retires cannot be
+        // relied on.
         let hinders = |change: &Change, generation: u32| match change {
             Change::InsertVersion(_, made) => generations_of(&made.wrapped).contains(&generation),
             Change::InsertRootKey(_) | Change::UpdateRootKey(_) => true,
@@ -124,7 +125,7 @@ impl Planner<'_> {
             {
                 Some(Disposition::Redo)
             }
-            // Marks that this batch withdraws were still there when the generation was looked at.
+            // Marks that this batch removes were still present when the generation was checked.
             Command::RetireRootKey(_) if self.plan.wrappings.checked.iter().any(|mark| !mark.opens) => {
                 Some(Disposition::Redo)
             }
@@ -135,8 +136,9 @@ impl Planner<'_> {
         }
     }
 
-    /// Holds a command of an import against the latest run of its source: only that one writes, and none does once the
-    /// import is finalised. Rows of a log come behind those that were there when they were read. None if it may go on.
+    /// Compares a command of an import with the latest run of its source: only that run may write, and no run may once
+    /// the import is finalized. Rows of a log must follow those that were stored when they were read. None if the
+    /// command may proceed.
     fn hold_imported(&self, command: &Command) -> Option<Disposition> {
         let run = command.import_run()?;
         let places = [&self.plan.import_states, self.place.import_states];
@@ -156,7 +158,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Whether the material of a new wrapping is still to be had, and its generation still in use.
+    /// Whether the material of a new wrapping still exists.
     pub(super) fn is_present(&self, new: &NewWrapping) -> bool {
         match new.subject {
             Wrapping::Version(key, number, id) => self.overlay.version(key, number).is_some_and(|version| {
@@ -175,7 +177,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Whether a new generation wraps just the service's own keys as they are at this place.
+    /// Whether a new generation wraps exactly the service's own keys as they are at this place.
     fn has_service_keys(&self, wrappings: &[NewWrapping]) -> bool {
         let is_wrapped = |key: &ServiceKey| wrappings.iter().any(|new| new.subject.subject() == *key.id.as_bytes());
         let mut are_all = wrappings.iter().all(|new| self.is_present(new));
@@ -183,14 +185,11 @@ impl Planner<'_> {
         are_all
     }
 
-    /// Lets time go back, unless somebody else has done so meanwhile: then there is nothing to record.
+    /// Sets the log's time back, unless another caller has done so already: then there is nothing to record.
     fn set_back(&self, decisions: Vec<Option<Decision>>) -> Disposition {
         let last = self.plan.head.timestamp;
         if !skew::is_to_come(last, self.place.now) {
-            return Disposition::Fail(Error::new(
-                ErrorCode::Conflict,
-                "the log's last record is not of a time to come",
-            ));
+            return Disposition::Fail(Error::new(ErrorCode::Conflict, "the log's last record is not in the future"));
         }
         let mut details = Details::default();
         details.text("last", &last.to_string());
@@ -199,7 +198,7 @@ impl Planner<'_> {
     }
 
     fn decide_again(&self, submission: &Submission, now: Timestamp) -> Disposition {
-        // Of one operation, not of many that share an attempt: those fail each for itself.
+        // A single operation can be refused here; operations that share an attempt fail individually.
         let alone = submission.entries.len() == 1 && submission.entries[0].tally.0 + submission.entries[0].tally.1 == 1;
         let mut decisions = Vec::with_capacity(submission.entries.len());
         for entry in &submission.entries {
@@ -224,15 +223,15 @@ impl Planner<'_> {
         Disposition::Commit(Commit { decisions, ..Commit::default() })
     }
 
-    /// Whether a record would show a context that its key has begun to hide since the session wrote it.
+    /// Whether a record would reveal a context that its key has been set to hide since the session rendered it.
     fn shows_hidden_context(&self, entry: &Entry) -> bool {
         let key = entry.draft.key_id.and_then(|id| self.overlay.key(id));
         key.is_some_and(|key| key.audit_context == AuditContext::Hmac)
             && ["context", "contexts"].into_iter().any(|name| entry.draft.details.has(name))
     }
 
-    /// What becomes of a request that was sent twice at the same time: the caller looks up the answer to the first one.
-    /// None if it was not, or if who sends it has no right to what it asks for.
+    /// The disposition of a request that was sent twice at the same time: the session looks up the answer to the first
+    /// one. None if it was not sent twice, or if the caller lacks the permission for it.
     fn repeated(&self, submission: &Submission, attempt: &Attempt, now: Timestamp) -> Option<Disposition> {
         if !self.is_repeated(submission) || !policy::has_right(&self.overlay, attempt, now) {
             return None;
@@ -241,7 +240,7 @@ impl Planner<'_> {
         Some(Disposition::Fail(Error::new(ErrorCode::Conflict, text)))
     }
 
-    /// Whether a request of this submission has had its effect already, in this batch or before.
+    /// Whether a request of this submission has already taken effect, in this batch or before.
     fn is_repeated(&self, submission: &Submission) -> bool {
         submission.entries.iter().filter_map(Entry::request).any(|(principal, request)| {
             let request = (principal.to_owned(), request.key.clone());
@@ -250,7 +249,7 @@ impl Planner<'_> {
     }
 }
 
-/// A submission of several records cannot be refused by one of them: it is done again, item by item.
+/// A submission of several records cannot be refused because of one of them: it is redone, item by item.
 fn single(submission: &Submission, disposition: Disposition) -> Disposition {
     if submission.entries.len() == 1 { disposition } else { Disposition::Redo }
 }

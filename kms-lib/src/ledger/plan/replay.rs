@@ -1,4 +1,4 @@
-//! What the record of a change says so that it can be replayed.
+//! Details of a change's record that make the change replayable.
 
 use super::super::details::Details;
 use crate::catalog::change_row;
@@ -11,8 +11,7 @@ use crate::types::ids::KeyId;
 use crate::types::key::KeyVersion;
 use crate::types::time::Timestamp;
 
-/// What the record of a change says so that it can be replayed: the rows afterwards, and what the service decided
-/// itself.
+/// The details that make a change replayable: the rows after the change, and the values that the service chose.
 pub(super) fn replay_details(command: &Command, changes: &[Change]) -> Result<Details> {
     let mut details = Details::default();
     if changes.is_empty() {
@@ -68,8 +67,8 @@ pub(super) fn replay_details(command: &Command, changes: &[Change]) -> Result<De
     Ok(details)
 }
 
-/// The rows a record changes, each with the SHA-256 of the row afterwards, so that verification can hold the tables
-/// against the log.
+/// The rows a record changes, each with the SHA-256 of the row afterwards, so that a verification can compare the
+/// tables with the log.
 pub fn changed_rows(changes: &[Change]) -> Result<String> {
     let mut json = String::from("[");
     for change in changes {

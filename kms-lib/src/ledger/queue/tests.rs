@@ -9,7 +9,7 @@ use crate::types::actor::{Actor, Role};
 use crate::types::audit::Action;
 use crate::types::ids::RecordId;
 
-/// A queue, and what holds its submissions.
+/// A queue with its submissions.
 struct Place {
     queue: Arc<Queue>,
     answers: Vec<oneshot::Receiver<Outcome>>,
@@ -41,7 +41,7 @@ impl Place {
         Self { queue: Arc::new(Queue::new(limits)), answers: Vec::new() }
     }
 
-    /// Puts in a submission with so many records.
+    /// Adds a submission with the given number of records.
     fn push(&mut self, principal: &str, records: usize, command: Option<Command>, retry: Option<RetrySlot>) {
         let (reply, answer) = oneshot::channel();
         let lane = if command.is_some() { Lane::Change } else { Lane::Use };
@@ -69,13 +69,13 @@ fn cost(batch: &[Submission]) -> usize {
     batch.iter().map(|submission| submission.cost).sum()
 }
 
-/// A command that touches so many rows.
+/// A command that changes the given number of rows.
 fn of_rows(rows: usize) -> Command {
     Command::EraseWrappings(1, vec![[0; 16]; rows])
 }
 
-/// Batches over a thousand keys weigh as much as a thousand operations: another principal's operation is in the next
-/// batch, however many of them wait.
+/// A submission over a thousand keys costs as much as a thousand operations: another principal's operation is in the
+/// next batch, however many such submissions wait.
 #[test]
 fn large_batches_do_not_hold_up_single_operations() {
     let mut place = Place::new();
@@ -96,7 +96,7 @@ fn large_batches_do_not_hold_up_single_operations() {
     assert!(greedy >= 10, "{greedy}");
 }
 
-/// By cost and not by number: who sends many small operations gets no more than who sends few large ones.
+/// Turns go by cost, not by number: many small operations get no larger share than a few large ones.
 #[test]
 fn principals_share_by_cost() {
     let mut place = Place::new();
@@ -125,11 +125,11 @@ fn heavy_changes_do_not_hold_up_revocations_and_operations() {
     let batch = place.take();
     assert_eq!((of(&batch, "modest").count(), of(&batch, "other").count()), (1, 50));
     assert!(cost(&batch) <= 2 * BATCH.cost, "{}", cost(&batch));
-    // What little the others need is no loss: the rest of the batch is for whoever waits.
+    // Room that other lanes do not need is used: the rest of the batch is for waiting submissions.
     assert!(of(&batch, "greedy").count() >= 2);
 }
 
-/// Rotations wait for what they superseded, though not for ever; and one that comes back is the next.
+/// Rotations wait for submissions that they superseded, but not indefinitely; a rotation that returns is the next one.
 #[test]
 fn rotations_come_behind_what_comes_back() {
     let mut place = Place::new();
@@ -144,7 +144,7 @@ fn rotations_come_behind_what_comes_back() {
     place.push("d", 1, None, Some(slot));
     let order: Vec<String> = place.take().iter().map(|submission| submission.principal().to_string()).collect();
     assert_eq!(order, ["d", "c", "a"]);
-    // Held only so long.
+    // Held back for a limited time only.
     let _slot = place.queue.open_retry();
     place.push("e", 1, rotate(), None);
     assert!(place.take().is_empty());
@@ -161,7 +161,7 @@ fn new_version() -> crate::lifecycle::NewVersion {
     }
 }
 
-/// However many principals come and go, and however long there is work: nobody is remembered for ever.
+/// Principals without work are forgotten, however many there were and however long the queue is busy.
 #[test]
 fn principals_without_work_are_forgotten() {
     let mut place = Place::new();
