@@ -1,4 +1,4 @@
-//! The end of a run: keys get a version that encrypts and signs, and the import is finalised, if that was asked for.
+//! The end of a run: if requested, keys get a version that encrypts and signs, and the import is finalized.
 
 use super::report::{ImportFindingKind, ImportStage};
 use super::run::Run;
@@ -9,12 +9,12 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::{Key, KeyPurpose, KeyState, KeyType, KeyVersion, Origin, VersionState};
 
-/// Keys that are finalised with one record.
+/// The number of keys that are finalized with one record.
 const PAGE: usize = 100;
-/// Version numbers that are left to the source for its own rotations, while it goes on.
+/// The number of version numbers that are left free for the source's own rotations while it continues to run.
 const LEFT_TO_SOURCE: u32 = 1_000;
 
-/// What a rotation needs to know of a key.
+/// A key that is due for rotation.
 struct Due {
     id: KeyId,
     key_type: KeyType,
@@ -24,7 +24,7 @@ struct Due {
 impl Run<'_> {
     pub(super) async fn finish(&mut self) -> Result<()> {
         if self.job.finalise && !self.report.is_complete() {
-            let text = "the import is not finalised: keys, versions, grants or rows of the log were refused; see the \
+            let text = "the import is not finalized: keys, versions, grants or rows of the log were refused; see the \
                         report of a dry run, and correct the source";
             return Err(Error::new(ErrorCode::WrongState, text));
         }
@@ -51,7 +51,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The keys of this import that are not finalised, each with its current version; in a dry run as they would be.
+    /// The keys of this import that are not finalized, each with its current version; in a dry run as planned.
     fn held_with_versions(&self) -> Vec<(Key, KeyVersion)> {
         let snapshot = self.session.shared().catalog.snapshot();
         let view = self.view(&snapshot);
@@ -107,7 +107,7 @@ impl Run<'_> {
         let mut done = 0;
         loop {
             self.job.tell(ImportStage::Finish, done, held.len() as u64);
-            // Also without keys: the import of a log ends too.
+            // Also without keys: the import of a log alone is finalized too.
             let page = pages.next().unwrap_or_default();
             done += page.len() as u64;
             let is_last = done == held.len() as u64;

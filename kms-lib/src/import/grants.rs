@@ -1,4 +1,4 @@
-//! Grants. What means something else here, or cannot be told apart here, comes over and denies.
+//! Importing grants. A grant that would have another meaning here, or is ambiguous here, is imported so that it denies.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,9 +21,9 @@ use crate::types::ids::GrantId;
 use crate::types::text::is_deceptive;
 use crate::types::view::CatalogView;
 
-/// Grants that are read, and written with one record, at once.
+/// The number of grants that are read at once and written with one record.
 const PAGE: usize = 100;
-/// The permissions that the original knows. Others in its rows allowed nothing there.
+/// The permissions that the original knows. Others in its rows allowed nothing.
 const KNOWN: [Permission; 8] = [
     Permission::Create,
     Permission::Read,
@@ -39,11 +39,11 @@ const KNOWN: [Permission; 8] = [
 const SHOWN: usize = 120;
 const SHOWN_BYTES: usize = 256;
 
-/// Why a grant does not come over.
+/// The reason why a grant is not imported.
 enum Refusal {
-    /// It allows nothing at the source either.
+    /// The grant allows nothing at the source either.
     Void(Error),
-    /// It cannot be taken over as it is.
+    /// The grant cannot be imported.
     Refused(Error),
 }
 
@@ -53,17 +53,17 @@ impl From<Error> for Refusal {
     }
 }
 
-/// Principals in lower case, each hashed, with the hash of the first spelling and whether there is another one.
+/// Hashed lower-case principals, each with the hash of its first spelling and whether there is another spelling.
 type Folded = HashMap<[u8; 32], ([u8; 32], bool)>;
 
-/// A grant as it comes over, and what is to be said of it.
+/// A grant to import, with findings about it.
 struct Mapped {
     grant: ImportedGrant,
     notes: Vec<(ImportFindingKind, String)>,
 }
 
 impl Run<'_> {
-    /// Brings every grant here, page by page, and withdraws those that are not in the source any more.
+    /// Imports every grant, page by page, and withdraws grants that are no longer in the source.
     pub(super) async fn import_grants(&mut self) -> Result<()> {
         let folded = self.folded_principals().await?;
         let repeated: HashSet<String> =
@@ -87,7 +87,7 @@ impl Run<'_> {
                         seen.insert(one.grant.id);
                         mapped.push((row.id.clone(), one));
                     }
-                    // One that came over before, and cannot be taken any more, is withdrawn with those that are gone.
+                    // A grant that was imported before and is now refused is withdrawn with the missing ones.
                     Err(refusal) => self.refuse_grant(row, &refusal),
                 }
             }
@@ -136,10 +136,7 @@ impl Run<'_> {
         let scope = self.scope_of(&row.key_id)?;
         let permissions = permissions_of(row, scope, &mut notes)?;
         let role = Role::parse(&row.role).unwrap_or_else(|_| {
-            notes.push((
-                ImportFindingKind::GrantChanged,
-                format!("its role {:?} is not known; it is app here", row.role),
-            ));
+            notes.push((ImportFindingKind::GrantChanged, format!("its role {:?} is not known; app is used", row.role)));
             Role::App
         });
         let is_shared = folded.get(&fold(&row.principal)).is_some_and(|(_, differs)| *differs);
@@ -164,7 +161,7 @@ impl Run<'_> {
         }
         match &conditions {
             StoredConditions::Unknown(text) => {
-                denied.get_or_insert_with(|| format!("its conditions are not known here: {}", shown(text)));
+                denied.get_or_insert_with(|| format!("its conditions are not known to this service: {}", shown(text)));
             }
             StoredConditions::Known(known) => {
                 if let Err(error) = check_new_grant(scope, &permissions, known) {
@@ -194,7 +191,7 @@ impl Run<'_> {
         let is_of_source = |source: &str| source == self.job.name;
         match snapshot.key(id) {
             Some(key) if key.import.as_ref().is_some_and(|import| is_of_source(&import.source)) => Ok(scope),
-            // In a dry run the keys are not here yet.
+            // In a dry run the keys are not stored.
             None if self.planned.has_key(id) => Ok(scope),
             _ => {
                 let text = format!("its key {id} did not come from this source");
@@ -216,13 +213,13 @@ impl Run<'_> {
                 Some((false, _)) => {
                     known -= 1;
                     self.report.grants.refused += 1;
-                    let text = "a grant with this id is here that this import did not make; it was left as it is";
+                    let text = "a grant with this id exists that did not come from this import; it was not changed";
                     let error = Error::new(ErrorCode::Conflict, text);
                     self.report.refuse(ImportFindingKind::GrantRefused, &id, None, &error);
                     continue;
                 }
                 Some((true, true)) => {
-                    let text = "the grant was withdrawn here, and stays withdrawn";
+                    let text = "the grant was withdrawn here and stays withdrawn";
                     self.report.note(ImportFindingKind::GrantChanged, &id, text);
                     continue;
                 }
@@ -244,7 +241,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Revocation at the source is followed: a grant that is not there any more is withdrawn here.
+    /// Withdraws grants that are no longer in the source, since a removal at the source revokes them.
     async fn withdraw_missing(&mut self, seen: &HashSet<GrantId>) -> Result<()> {
         let grantor = import_grantor(&self.job.name);
         let gone: Vec<GrantId> = {
@@ -261,7 +258,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Commits, unless nothing changes or nothing is to be written.
+    /// Commits, unless nothing changes or this is a dry run.
     async fn change_grants(&self, imported: ImportedGrants) -> Result<Vec<Change>> {
         let mut details = Details::default();
         details.number("grants", imported.grants.len() as u64).number("withdrawn", imported.withdrawn.len() as u64);
@@ -275,7 +272,7 @@ impl Run<'_> {
     }
 }
 
-/// The permissions that are known here, sorted.
+/// The permissions of a grant that this service knows, sorted.
 fn permissions_of(
     row: &SourceGrant,
     scope: GrantScope,
@@ -284,12 +281,12 @@ fn permissions_of(
     let listed: Vec<Value> = serde_json::from_str(&row.allowed_ops)
         .map_err(|_| Error::invalid("its permissions are not an array of names"))?;
     let mut permissions = Vec::new();
-    // Empty ones were skipped there too.
+    // The original skipped empty names, too.
     for name in listed.iter().filter(|name| name.as_str() != Some("")) {
         let known = name.as_str().and_then(|name| Permission::parse(name).ok()).filter(|it| KNOWN.contains(it));
         match known {
             Some(Permission::Create) if scope != GrantScope::AllKeys => {
-                let text = "the permission create is left out, which is one on all keys only";
+                let text = "the permission create is left out; it exists only on all keys";
                 notes.push((ImportFindingKind::GrantChanged, text.to_owned()));
             }
             Some(permission) => permissions.push(permission),
@@ -305,7 +302,7 @@ fn permissions_of(
     permissions.sort_unstable();
     permissions.dedup();
     if permissions.is_empty() {
-        return Err(Refusal::Void(Error::invalid("it allows nothing that was known there")));
+        return Err(Refusal::Void(Error::invalid("it allows no operation that the original knows")));
     }
     Ok(permissions)
 }
@@ -314,13 +311,12 @@ fn repeated_id() -> Refusal {
     Error::new(ErrorCode::Conflict, "several rows of the source have this id").into()
 }
 
-/// A principal without regard to case, hashed: what a source may have of them is not kept in memory.
+/// The hash of a principal in lower case: hashes bound the memory that a source's principals need.
 fn fold(principal: &str) -> [u8; 32] {
     Sha256::digest(principal.to_lowercase()).into()
 }
 
-/// Conditions that nothing here understands, so that the grant denies; with those of the source, for whoever reads
-/// them.
+/// Conditions that this service does not know, so that the grant denies; they include the source's own for information.
 fn denying(reason: &str, conditions: Option<&str>) -> Result<String> {
     let original = conditions.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(Value::Null);
     let text = serde_json::to_string(&serde_json::json!({ "deniedByImport": reason, "conditions": original }));

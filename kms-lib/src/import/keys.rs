@@ -1,4 +1,4 @@
-//! Keys with their versions, page by page.
+//! Importing keys with their versions, page by page.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,34 +15,34 @@ use crate::types::ids::{KeyId, VersionId};
 use crate::types::key::VersionState;
 use crate::types::view::CatalogView;
 
-/// Keys that are read at once.
+/// The number of keys that are read at once.
 const PAGE: usize = 100;
-/// Versions of a key that are read, and written with one record, at once.
+/// The number of versions of a key that are read at once and written with one record.
 const VERSIONS: usize = 100;
-/// Keys that are worked on at the same time: a remote root key takes a moment for each.
+/// The number of keys processed concurrently: a remote root key takes some time for each.
 const AT_ONCE: usize = 8;
 
-/// What the keys of a run have in common.
+/// State shared by all keys of a run.
 #[derive(Default)]
 pub(super) struct KeysSeen {
-    /// Ids that several rows of the source have, in lower case: nobody knows which row is meant.
+    /// Ids, in lower case, that several rows of the source have: it is unknown which row is valid.
     repeated_keys: HashSet<String>,
-    /// The same of versions: the key and the number.
+    /// Versions that several rows of the source have, by key and number.
     repeated_versions: HashSet<(String, i64)>,
     /// The version that each id belongs to, here and in the source.
     version_ids: HashMap<VersionId, (KeyId, u32)>,
-    /// The names that keys of this run get.
+    /// The names given to keys of this run.
     names: HashMap<String, String>,
     /// The material of the versions, each hashed with a salt, and the version that had it first.
     materials: HashMap<[u8; 32], (String, i64)>,
-    /// Rows of versions that were read.
+    /// The number of version rows read.
     versions_read: u64,
-    /// The keys among the repeated ones whose versions were read.
+    /// The repeated keys whose versions were read already.
     repeated_read: HashSet<String>,
 }
 
 impl Run<'_> {
-    /// Brings every key here, page by page, and disables those that are not in the source any more.
+    /// Imports every key, page by page, and disables keys that are no longer in the source.
     pub(super) async fn import_keys(&mut self) -> Result<()> {
         let counts = self.source.counts().await?;
         self.report.keys.total = counts.keys;
@@ -71,16 +71,16 @@ impl Run<'_> {
         Ok(KeysSeen { repeated_keys, repeated_versions, version_ids, ..KeysSeen::default() })
     }
 
-    /// Rows that a table has and that were not read, which is a finding.
+    /// The number of rows of a table that were not read; reports a finding if there are any.
     pub(super) fn unread(&mut self, table: &str, counted: u64, read: u64) -> u64 {
         if counted != read {
             let text = format!(
-                "the source counts {counted} rows in {table}, and {read} were read: rows have the same id, belong to \
-                 nothing, or the table does not keep a snapshot; correct the source and import again"
+                "the source counts {counted} rows in {table}, but {read} were read: rows have the same id, belong to \
+                 no key, or the table has no snapshots; correct the source and import again"
             );
             self.report.note(ImportFindingKind::SourceIncomplete, table, text);
         }
-        // More rows than there are were not one snapshot either.
+        // Reading more rows than counted also means that there was no snapshot.
         counted.abs_diff(read)
     }
 
@@ -114,7 +114,7 @@ impl Run<'_> {
                 if is_last {
                     break;
                 }
-                // What belongs to one key is not done at the same time.
+                // Parts of one key are not processed concurrently.
                 self.import_parts(std::mem::take(&mut parts), seen).await?;
             }
             self.note_missing_versions(&row, &numbers);
@@ -125,7 +125,7 @@ impl Run<'_> {
         self.import_parts(parts, seen).await
     }
 
-    /// A part with what can only be told beside all others: its name, and rows that cannot be told apart.
+    /// A part, with its name and its ambiguous rows, which depend on all other rows.
     fn part(&self, row: SourceKey, versions: Vec<SourceVersion>, is_first: bool, seen: &mut KeysSeen) -> Part {
         let folded = row.id.to_lowercase();
         let repeated = || Error::new(ErrorCode::Conflict, "several rows of the source have this id");
@@ -141,7 +141,7 @@ impl Run<'_> {
                 (&key, version.id.parse::<VersionId>(), u32::try_from(version.version))
                 && *seen.version_ids.entry(id).or_insert((*key, number)) != (*key, number)
             {
-                let text = "another version, here or in the source, has the id of this one";
+                let text = "another version, here or in the source, has this id";
                 refused.insert(version.version, Error::new(ErrorCode::Conflict, text));
             }
         }
@@ -149,7 +149,8 @@ impl Run<'_> {
         Part { row, versions, is_first, name, refusal, refused }
     }
 
-    /// The name of a key, and why it is not its own: that which it has here, or one that no other key has or gets.
+    /// The name of a key here, and the reason if it differs from the source's: its existing name, or one that no other
+    /// key has.
     fn choose_name(&self, row: &SourceKey, seen: &mut KeysSeen) -> (String, Option<String>) {
         let snapshot = self.session.shared().catalog.snapshot();
         let view = self.view(&snapshot);
@@ -177,7 +178,7 @@ impl Run<'_> {
         outage
     }
 
-    /// Counts a part that cannot be taken. What it takes away is taken away here too.
+    /// Counts a refused part, and applies its revocations and disabling here.
     async fn refuse_part(&mut self, part: &Part, error: &Error) -> Result<()> {
         if part.is_first {
             self.report.keys.refused += 1;
@@ -189,7 +190,7 @@ impl Run<'_> {
             Ok(changes) if changes.is_empty() => {}
             Ok(changes) => {
                 self.plan(&changes);
-                let text = "what the source revokes or disables of it is revoked or disabled here";
+                let text = "its revocations and disabling at the source were applied here";
                 self.report.note(ImportFindingKind::KeyChanged, &part.row.id, text);
             }
             Err(error) if is_outage(&error) => return Err(error),
@@ -238,14 +239,14 @@ impl Run<'_> {
         for (number, error) in &done.refused {
             self.report.refuse(ImportFindingKind::KeyRefused, id, Some(*number), error);
             if restricted.contains(number) {
-                let text = "the source revokes the version, and so it is revoked here";
+                let text = "the version is revoked at the source, so it was revoked here";
                 self.report.note_version(ImportFindingKind::KeyChanged, id, *number, text);
             }
         }
         self.note_repeated_material(id, &done.materials, seen);
     }
 
-    /// Names versions that have the material of another one: it protects less than it seems to.
+    /// Reports versions with the same material as another one: they protect less than they seem to.
     fn note_repeated_material(&mut self, id: &str, materials: &[(i64, [u8; 32])], seen: &mut KeysSeen) {
         for (number, digest) in materials {
             let (key, first) = seen.materials.entry(*digest).or_insert_with(|| (id.to_owned(), *number));

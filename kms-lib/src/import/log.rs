@@ -1,6 +1,6 @@
-//! The log of the source: its rows come over as they are, in the order of their links, page by page. Each page is
-//! committed together with a record that seals all rows up to then, so that no row is ever without its seal, and a run
-//! that was cut off is carried on behind the last page.
+//! Importing the log of the source: its rows are stored unchanged, in the order of their links, page by page. Each page
+//! is committed together with a record that seals all rows so far, so that no row is ever unsealed, and a run that was
+//! interrupted is continued after the last page.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,22 +23,22 @@ use crate::types::limits::PAGE_LIMIT;
 use crate::verification::KeptVerification;
 use crate::workers::Length;
 
-/// Bytes of rows after which a page ends.
+/// The size in bytes of rows after which a page ends.
 const PAGE_BYTES: usize = 512 * 1024;
-/// Bytes of rows, as they are stored, that are read again at once.
+/// The size in bytes of stored rows that are reread at once.
 const FETCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// What is here of the log already.
+/// The part of the log that is already imported.
 struct Here {
     chain: Chain,
-    /// The last record that sealed it.
+    /// The last record that sealed these rows.
     last: Option<SealedLog>,
-    /// What the last run that went through found.
+    /// The findings of the last complete run.
     found: Option<LegacyLog>,
 }
 
 impl Run<'_> {
-    /// Imports the rows that are not here yet, and reports on all of them.
+    /// Imports the rows that are not stored here yet, and reports on all rows.
     pub(super) async fn import_log(&mut self) -> Result<LegacyLog> {
         let Here { chain, last, found } = self.read_sealed().await?;
         let chain = self.read_source(chain).await?;
@@ -58,10 +58,10 @@ impl Run<'_> {
         Ok(log)
     }
 
-    /// The rows that are here. `IntegrityFailure` if they are not those that were sealed.
+    /// Reads the rows that are stored here. `IntegrityFailure` if they are not those that were sealed.
     async fn read_sealed(&self) -> Result<Here> {
         let mut connection = self.session.shared().store.long_reader().await?;
-        // In one snapshot: another run may commit a page meanwhile.
+        // Read in one snapshot: another run may commit a page in the meantime.
         connection.begin_read().await?;
         let here = self.read_sealed_with(connection.as_mut()).await;
         connection.rollback().await?;
@@ -112,7 +112,7 @@ impl Run<'_> {
         if is_sealed { Ok(Here { chain: Chain::new(entries), last, found }) } else { Err(altered()) }
     }
 
-    /// Reads all rows of the source: adds those that are not here, and compares the others with what is here.
+    /// Reads all rows of the source: adds those that are not stored here, and compares the others with the stored ones.
     async fn read_source(&mut self, mut chain: Chain) -> Result<Chain> {
         let total = self.source.counts().await?.records;
         let here = Arc::new(chain.sealed_by_id());
@@ -187,7 +187,7 @@ impl Run<'_> {
         }
         let mut rows = Vec::with_capacity(entries.len());
         for entry in entries {
-            // Files may have several rows of one id: the one that was read before is meant.
+            // Files may have several rows with one id: the hash identifies the one that was read before.
             let candidates = by_id.get(&*entry.id).map_or(&[][..], Vec::as_slice);
             let bodies = candidates.iter().map(|row| StoredRow { row: row.clone(), format: entry.format }.body());
             let body = bodies.map(|body| (leaf(&body), body)).find(|(leaf, _)| *leaf == entry.leaf);
@@ -202,7 +202,7 @@ impl Run<'_> {
         Ok(rows)
     }
 
-    /// Commits rows with the record that seals all rows of `tree`, which they are the last of.
+    /// Commits the last rows of `tree` with the record that seals all its rows.
     async fn seal(
         &self,
         tree: &Frontier,
@@ -230,7 +230,7 @@ impl Run<'_> {
         self.session.change(intent, Command::ImportRows(page)).await.map(drop)
     }
 
-    /// Runs a computation on the threads for long ones.
+    /// Runs a computation on the threads for long computations.
     async fn compute<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         let principal = self.session.actor().principal();
         self.session.shared().workers.run(principal, Length::Long, work).await
@@ -241,7 +241,7 @@ fn page_has_room(bytes: usize, body: &str) -> bool {
     bytes == 0 || bytes + body.len() <= PAGE_BYTES
 }
 
-/// Cuts entries into pages that are short enough to be in memory.
+/// Splits entries into pages that are small enough to be held in memory.
 fn pages_of(entries: &[Entry]) -> Vec<&[Entry]> {
     let (mut pages, mut rest) = (Vec::new(), entries);
     while !rest.is_empty() {
@@ -268,7 +268,7 @@ enum ToSearch {
 
 /// A row that was searched.
 enum Checked {
-    /// It comes over. Whether its text was searched in vain and not everywhere.
+    /// The row is imported. The flag says that its text was searched without success and not completely.
     Row(Entry, bool),
     /// It is here already. Whether it was sealed as altered because its text was not searched everywhere.
     Here(String, bool),
@@ -346,6 +346,6 @@ fn legacy_row(row: AuditRow) -> LegacyRow {
 }
 
 fn altered() -> Error {
-    let text = "the rows of the imported log that are here are not those that were sealed; verify the log";
+    let text = "the stored rows of the imported log are not those that were sealed; verify the log";
     Error::new(ErrorCode::IntegrityFailure, text)
 }

@@ -1,5 +1,5 @@
-//! Rows of Mini KMS on Node in the terms of this service. Pure: what cannot be taken over as it is becomes an error or
-//! a finding, never a guess.
+//! Mapping rows of Mini KMS on Node to this service's types. Values that cannot be mapped exactly become an error or a
+//! finding, never a guess.
 
 use serde_json::Value;
 
@@ -11,14 +11,14 @@ use crate::types::key::{KeyPurpose, KeyState, KeyType, VersionState};
 use crate::types::limits::{METADATA_BYTES, NAME_CHARS, PERIOD_DAYS};
 use crate::types::text::is_deceptive;
 
-/// The highest number of a version that comes over.
+/// The highest version number that is imported.
 const VERSION_MAX: i64 = 100_000;
-/// The member that holds metadata which is not what this service takes.
+/// The member that holds metadata that this service does not accept, as text.
 const METADATA_AS_TEXT: &str = "importedMetadata";
-/// Bytes of metadata kept as text: in JSON a byte may take six.
+/// The maximum length in bytes of metadata kept as text: in JSON a byte may take six.
 const METADATA_TEXT: usize = METADATA_BYTES / 8;
 
-/// A key without its versions, and what did not come over as it was.
+/// A key without its versions, and remarks on settings that were changed or left out.
 pub fn key_of(row: &SourceKey, run: &ImportRun) -> Result<(ImportedKey, Vec<String>)> {
     let mut changed = Vec::new();
     if row.metadata_bytes > KEY_BYTES {
@@ -46,13 +46,13 @@ pub fn key_of(row: &SourceKey, run: &ImportRun) -> Result<(ImportedKey, Vec<Stri
     Ok((key, changed))
 }
 
-/// The id of a key. What it encrypted is bound to the id as it is written.
+/// The id of a key. It must be in the canonical form, to which the original's ciphertexts are bound.
 fn key_id(text: &str) -> Result<KeyId> {
     let id = text.parse::<KeyId>().ok().filter(|id| id.to_string() == text);
-    id.ok_or_else(|| Error::invalid("the key's id is not a UUID in lower case"))
+    id.ok_or_else(|| Error::invalid("the key's id is not a lower-case UUID"))
 }
 
-/// A version, without its material.
+/// A version without its material.
 pub fn version_of(row: &SourceVersion) -> Result<ImportedVersion> {
     if row.material_bytes > VERSION_BYTES {
         let text = format!("the wrapped material has {} bytes; at most {VERSION_BYTES} are read", row.material_bytes);
@@ -76,12 +76,12 @@ pub fn version_of(row: &SourceVersion) -> Result<ImportedVersion> {
     })
 }
 
-/// The name that a new key gets, and why it is not its own: a name must not be another key's, nor have the shape of an
-/// id, nor look like another one.
+/// The name of a new key, and the reason if it differs from the source's: a name must not be taken, look like an id, or
+/// be confusable with another name.
 pub fn name_of(row: &SourceKey, is_taken: impl Fn(&str) -> bool) -> (String, Option<String>) {
     let why = match check_name(&row.name) {
         Ok(()) if !is_taken(&row.name) => return (row.name.clone(), None),
-        Ok(()) => "a key of this name is or was here".to_owned(),
+        Ok(()) => "a key with this name exists or existed here".to_owned(),
         Err(error) => error.message().to_owned(),
     };
     let id = row.id.to_ascii_lowercase();
@@ -105,28 +105,28 @@ fn number(number: i64) -> Result<u32> {
     }
 }
 
-/// A period; one that this service does not take is left out.
+/// A period; one that this service does not accept is left out.
 fn period(what: &str, days: Option<i64>, least: u32, changed: &mut Vec<String>) -> Option<u32> {
     let days = days?;
-    // A rotation period of zero days means none there too.
+    // At the source, too, a rotation period of zero days means none.
     if days == 0 && least > 0 {
         return None;
     }
     let taken = u32::try_from(days).ok().filter(|days| check_period(what, Some(*days), least).is_ok());
     if taken.is_none() {
-        changed.push(format!("the {what} of {days} days is left out; {least} to {PERIOD_DAYS} are possible"));
+        changed.push(format!("the {what} of {days} days is left out; it must be from {least} to {PERIOD_DAYS} days"));
     }
     taken
 }
 
-/// Metadata as it is, or as a text if this service would not take it.
+/// Metadata unchanged, or as text if this service does not accept it.
 fn metadata(text: Option<&str>, changed: &mut Vec<String>) -> Result<Option<String>> {
     let Some(text) = text.filter(|text| text.trim() != "null") else { return Ok(None) };
     let read = serde_json::from_str::<Value>(text).map_err(|_| Error::invalid("the metadata is not JSON"));
     match read.and_then(|value| check_metadata(Some(&value))) {
         Ok(metadata) => Ok(metadata),
         Err(error) if text.len() <= METADATA_TEXT && !text.contains('\0') => {
-            changed.push(format!("the metadata came over as text in {METADATA_AS_TEXT}: {}", error.message()));
+            changed.push(format!("the metadata was imported as text in {METADATA_AS_TEXT}: {}", error.message()));
             check_metadata(Some(&serde_json::json!({ METADATA_AS_TEXT: text })))
         }
         Err(error) => {

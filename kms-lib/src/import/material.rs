@@ -1,4 +1,4 @@
-//! Opening the key material of Mini KMS on Node, which its own root key or AWS KMS wrapped.
+//! Unwrapping the key material of Mini KMS on Node, which its own root key or AWS KMS wrapped.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::types::ids::KeyId;
 use crate::types::key::KeyType;
 use crate::workers::{Length, Workers};
 
-/// Bytes of an AES-256 key.
+/// The length of an AES-256 key in bytes.
 const AES_KEY: usize = 32;
 
-/// What opens wrapped material.
+/// Unwraps the source's key material.
 pub struct Opener {
     root: Option<Zeroizing<[u8; 32]>>,
     provider: Arc<dyn Provider>,
@@ -32,19 +32,19 @@ pub struct Opener {
 /// The version that material belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Of {
-    /// The key that the material is of.
+    /// The key that the material belongs to.
     pub key: KeyId,
-    /// The type of that key.
+    /// The type of the key.
     pub key_type: KeyType,
     /// The number of the version.
     pub version: u32,
 }
 
-/// Material as this store keeps it.
+/// Material in the form in which this store keeps it.
 pub struct OpenedMaterial {
-    /// 32 bytes, or PKCS#8 in DER.
+    /// The secret: 32 bytes, or PKCS#8 in DER.
     pub secret: Zeroizing<Vec<u8>>,
-    /// SubjectPublicKeyInfo as PEM, made of the private key.
+    /// The SubjectPublicKeyInfo in PEM, derived from the private key.
     pub public_key_pem: Option<String>,
 }
 
@@ -66,7 +66,7 @@ struct WrappedMetadata {
 }
 
 impl Opener {
-    /// For a source, on behalf of a principal.
+    /// An opener for a source, which works on behalf of a principal.
     pub fn new(from: &ImportSource, provider: &Arc<dyn Provider>, workers: &Workers, principal: &str) -> Self {
         Self {
             root: from.root().map(|root| Zeroizing::new(*root)),
@@ -78,14 +78,13 @@ impl Opener {
         }
     }
 
-    /// Whether material was wrapped by the original's own root key, so that it tells whether the master secret is
-    /// right.
+    /// Whether material was wrapped by the original's own root key, so that it can be used to check the master secret.
     pub fn is_local(version: &SourceVersion) -> bool {
         serde_json::from_str::<WrappedJson>(&version.wrapped_material).is_ok_and(|it| it.algorithm == "AES-256-GCM")
     }
 
-    /// The secret of a version alone, if it was wrapped by the original's own root key: to be compared. None if AWS KMS
-    /// would have to be asked.
+    /// The secret of a version for comparison, if the original's own root key wrapped it. None if AWS KMS would be
+    /// needed.
     pub fn reopen(&self, of: Of, version: &SourceVersion) -> Result<Option<Zeroizing<Vec<u8>>>> {
         let wrapped = wrapping_of(of, version)?;
         if wrapped.algorithm != "AES-256-GCM" {
@@ -98,14 +97,14 @@ impl Opener {
         }
     }
 
-    /// Opens the material of a version. `RootKeyUnavailable` if AWS KMS does not answer; every other error is about
-    /// this material.
+    /// Opens the material of a version. `RootKeyUnavailable` if AWS KMS does not respond; any other error concerns this
+    /// material.
     pub async fn open(&self, of: Of, version: &SourceVersion) -> Result<OpenedMaterial> {
         let wrapped = wrapping_of(of, version)?;
         let plaintext = match wrapped.algorithm.as_str() {
             "AES-256-GCM" => self.open_locally(&wrapped)?,
             "AWS-KMS" => self.open_remotely(&wrapped, context_of(of)).await?,
-            other => return Err(damaged(&format!("is wrapped with {other:?}, which is not known"))),
+            other => return Err(damaged(&format!("is wrapped with an unknown algorithm, {other:?}"))),
         };
         match of.key_type {
             KeyType::Aes256Gcm if plaintext.len() == AES_KEY => {
@@ -156,22 +155,22 @@ impl Opener {
 
 type Context = Vec<(String, String)>;
 
-/// How the material of a version is wrapped, if it is that version's.
+/// Parses the wrapping of a version's material; fails if it was wrapped for another version.
 fn wrapping_of(of: Of, version: &SourceVersion) -> Result<WrappedJson> {
     let wrapped: WrappedJson =
-        serde_json::from_str(&version.wrapped_material).map_err(|_| damaged("is not the JSON that it should be"))?;
+        serde_json::from_str(&version.wrapped_material).map_err(|_| damaged("is not JSON of the expected form"))?;
     if wrapped.encryption_context.as_ref().is_some_and(|named| *named != BTreeMap::from_iter(context_of(of))) {
         return Err(damaged("was wrapped for another key, version or type"));
     }
     Ok(wrapped)
 }
 
-/// A private key in PEM as DER.
+/// Converts a private key from PEM to DER.
 fn der_of(pem: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
     private_der(std::str::from_utf8(pem).map_err(|_| damaged("is not a private key in PEM"))?)
 }
 
-/// What the original binds the material of a version to.
+/// The encryption context that the original binds the material of a version to.
 fn context_of(of: Of) -> Context {
     let Of { key, key_type, version } = of;
     let entries =
@@ -179,7 +178,7 @@ fn context_of(of: Of) -> Context {
     entries.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
-/// Material is wrapped under a master secret that was not given.
+/// The error for material wrapped under a master secret that was not given.
 pub fn no_secret() -> Error {
     let text = "the source's key material is wrapped under its master secret, which was not given: the original's \
                 KMS_MASTER_KEY is needed";

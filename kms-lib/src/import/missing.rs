@@ -1,5 +1,6 @@
-//! What was imported before and is not in the source any more. Nothing of it is destroyed, and none of it is silent: a
-//! key is disabled until it is there again, since the original could not use it either; a version stays as it is.
+//! Keys and versions that were imported before and are no longer in the source. They are not destroyed, and all are
+//! reported: a key is disabled until it is in the source again, since the original could not use it either; a version
+//! stays unchanged.
 
 use std::collections::HashSet;
 
@@ -13,11 +14,11 @@ use crate::types::ids::KeyId;
 use crate::types::key::{Key, Origin, VersionState};
 use crate::types::view::CatalogView;
 
-/// Keys that are read at once.
+/// The number of keys that are read at once.
 const PAGE: usize = 100;
 
 impl Run<'_> {
-    /// Finds the keys of this import that are not in the source any more. Refuses a source that has none of them, and a
+    /// Finds the keys of this import that are no longer in the source. Refuses a source that has none of them, and a
     /// log without keys under the name of a source with some.
     pub(super) async fn look_for_missing(&mut self) -> Result<()> {
         let mut held = self.keys_of_source();
@@ -41,12 +42,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Disables the keys that are not in the source any more, and says so.
+    /// Disables the keys that are no longer in the source, and reports them.
     pub(super) async fn disable_missing(&mut self) -> Result<()> {
         for (id, name) in std::mem::take(&mut self.missing) {
             let text = format!(
-                "the key {name:?} was imported before and is not in the source any more; it is kept, disabled until it \
-                 is there again or the import is finalised and somebody enables it"
+                "the key {name:?} was imported before and is no longer in the source; it is kept, disabled until it \
+                 is there again, or is enabled after the import is finalized"
             );
             self.report.note(ImportFindingKind::KeyMissing, &id.to_string(), text);
             match self.restrict_key(id, Restriction::Disabled, Vec::new()).await {
@@ -61,7 +62,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Names the versions of a key that were imported before and are not among those that the source has.
+    /// Reports the versions of a key that were imported before and are no longer in the source.
     pub(super) fn note_missing_versions(&mut self, row: &SourceKey, seen: &HashSet<i64>) {
         let Ok(id) = row.id.parse::<KeyId>() else { return };
         let mut missing: Vec<u32> = {
@@ -76,7 +77,7 @@ impl Run<'_> {
         };
         missing.reverse();
         for number in missing {
-            let text = "the version was imported before and is not in the source any more; it is kept, so that what \
+            let text = "the version was imported before and is no longer in the source; it is kept, so that what \
                         it encrypted stays readable";
             self.report.note_version(ImportFindingKind::VersionMissing, &row.id, number.into(), text);
         }
@@ -94,12 +95,12 @@ impl Run<'_> {
         key.import.as_ref().is_some_and(|import| import.source == self.job.name)
     }
 
-    /// Whether a key is one of this import, which is not finalised.
+    /// Whether a key belongs to this import and is not finalized.
     pub(super) fn is_held(&self, key: &Key) -> bool {
         key.import.as_ref().is_some_and(|import| import.source == self.job.name && !import.is_final)
     }
 
-    /// Whether grants of this import are here that are not withdrawn.
+    /// Whether there are grants of this import that are not withdrawn.
     fn has_grants(&self) -> bool {
         let grantor = import_grantor(&self.job.name);
         self.session.shared().catalog.snapshot().grants().any(|grant| grant.grantor == grantor)
@@ -107,8 +108,8 @@ impl Run<'_> {
 
     fn other_source(&self, keys: usize) -> Error {
         let text = format!(
-            "the source has none of the {keys} keys that were imported from {:?} before: it is another one; give it a \
-             name of its own",
+            "the source has none of the {keys} keys that were imported from {:?} before; as it is a different \
+             one, give it a name of its own",
             self.job.name
         );
         Error::new(ErrorCode::Conflict, text)

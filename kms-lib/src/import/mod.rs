@@ -1,8 +1,8 @@
 //! Importing the data of Mini KMS on Node: keys with their material, grants and the log.
 //!
-//! The source is only read, in one snapshot. Every row that is written goes through the ledger with its record, so that
-//! an import can be killed at any time and run again: it looks for what is missing or differs. Until the import is
-//! finalised, the source decides on the keys that came from it.
+//! The source is only read, in one snapshot. Every row is written through the ledger with its record, so an import can
+//! be killed at any time and run again: each run imports what is missing or differs. Until the import is finalized, the
+//! source determines the state of the keys that came from it.
 
 mod finish;
 mod grants;

@@ -1,4 +1,4 @@
-//! A key with some of its versions: its material is opened and wrapped anew, and it becomes what its source says.
+//! A key with some of its versions: its material is unwrapped and wrapped again, and its rows follow the source.
 
 use std::collections::HashMap;
 
@@ -18,24 +18,24 @@ use crate::types::ids::KeyId;
 use crate::types::key::{KeyVersion, Material, Origin};
 use crate::types::view::CatalogView;
 
-/// How often a key is wrapped again because the root keys changed meanwhile.
+/// How often a key is wrapped again because the root keys changed in the meantime.
 const TRIES: usize = 4;
 
 /// A key of the source with some of its versions.
 pub(super) struct Part {
     pub row: SourceKey,
     pub versions: Vec<SourceVersion>,
-    /// Whether these are the first ones that are read of it.
+    /// Whether these are the first versions read of the key.
     pub is_first: bool,
-    /// The name that it has or gets here, and why that is not its own.
+    /// The name of the key here, and the reason if it differs from the source's.
     pub name: (String, Option<String>),
-    /// Why the key cannot be taken at all.
+    /// The error for which the whole key is refused.
     pub refusal: Option<Error>,
-    /// Why versions cannot be taken, by their number.
+    /// The errors for which versions are refused, by version number.
     pub refused: HashMap<i64, Error>,
 }
 
-/// What became of a part.
+/// The result of importing a part.
 #[derive(Default)]
 pub(super) struct Done {
     pub changes: Vec<Change>,
@@ -51,11 +51,11 @@ pub(super) struct Done {
 /// A version that is ready to be written.
 struct Prepared {
     version: ImportedVersion,
-    /// Its material, if it is not here yet.
+    /// The version's material, if it is not stored here yet.
     opened: Option<OpenedMaterial>,
     /// The material's hash, if it was opened.
     digest: Option<[u8; 32]>,
-    /// What did not come over as it was.
+    /// A remark if the version was not imported unchanged.
     changed: Option<&'static str>,
     /// Why its material is not taken, although the rest of its row is.
     refused: Option<Error>,
@@ -110,7 +110,7 @@ impl Run<'_> {
             Some(import) if import.source == key.run.source => Ok(import.is_final),
             _ => Err(Error::new(
                 ErrorCode::Conflict,
-                "a key with this id is here already and did not come from this source; it was left as it is",
+                "a key with this id exists here and did not come from this source; it was not changed",
             )),
         }
     }
@@ -149,10 +149,10 @@ impl Run<'_> {
         }
     }
 
-    /// A version that is here already. Material that can be opened without asking anybody is held against it.
+    /// Prepares a version that exists here. Its material is compared with the source's if that opens without AWS KMS.
     fn compare(&self, of: Of, version: ImportedVersion, row: &SourceVersion, present: &KeyVersion) -> Result<Prepared> {
         if present.origin != Origin::Imported || present.id != version.id {
-            return Err(Error::new(ErrorCode::Conflict, "the key has another version of this number here"));
+            return Err(Error::new(ErrorCode::Conflict, "the key has a different version with this number here"));
         }
         let (mut digest, mut changed, mut refused) = (None, None, None);
         match self.opener.reopen(of, row) {
@@ -177,24 +177,24 @@ impl Run<'_> {
             fingerprint: fingerprint(of.key, of.version, of.key_type, &opened.secret)?,
         });
         let digest = Some(self.digest(of.key_type, &opened.secret));
-        let text = "the public key beside the private key is another one; that of the private key is taken";
+        let text = "the stored public key does not match the private key; the one derived from the private key is used";
         let changed = has_other_public_key(row, &version).then_some(text);
         Ok(Prepared { version, opened: Some(opened), digest, changed, refused: None })
     }
 
-    /// The catalog with what a dry run would have written.
+    /// The catalog with the changes that a dry run would have written.
     pub(super) fn view<'v>(&'v self, snapshot: &'v Snapshot) -> PlannedView<'v> {
         PlannedView { snapshot, planned: &self.planned }
     }
 
-    /// Keeps what a dry run would write.
+    /// Records the changes that a dry run would write.
     pub(super) fn plan(&mut self, changes: &[Change]) {
         if self.job.dry_run {
             self.planned.add(changes);
         }
     }
 
-    /// The rows that a command would change as things stand.
+    /// The rows that a command would change in the current state.
     pub(super) fn preview(&self, command: &Command) -> Result<Vec<Change>> {
         let shared = self.session.shared();
         let snapshot = shared.catalog.snapshot();
@@ -212,7 +212,7 @@ impl Run<'_> {
         )
     }
 
-    /// Wraps what is new, and commits the key. Root keys that change meanwhile are wrapped under anew.
+    /// Wraps new material and commits the key. If the root keys change in the meantime, the material is wrapped again.
     pub(super) async fn commit_key(
         &self,
         mut key: ImportedKey,
@@ -231,7 +231,9 @@ impl Run<'_> {
                 Err(error) => return Err(error),
             }
         }
-        Err(failure.unwrap_or_else(|| Error::new(ErrorCode::StoreContended, "the root keys changed each time")))
+        Err(failure.unwrap_or_else(|| {
+            Error::new(ErrorCode::StoreContended, "the root keys changed during every attempt; import again")
+        }))
     }
 
     async fn wrap(&self, key: &mut ImportedKey, opened: &[(u32, OpenedMaterial)]) -> Result<()> {
@@ -246,7 +248,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether the source has another public key than the private key gives.
+/// Whether the source's public key differs from the one derived from the private key.
 fn has_other_public_key(row: &SourceVersion, version: &ImportedVersion) -> bool {
     let made = version.new.as_ref().and_then(|new| new.material.public_key_pem.as_deref());
     let (Some(made), Some(stored)) = (made, row.public_key_pem.as_deref()) else { return false };

@@ -1,4 +1,4 @@
-//! What a dry run would have written: it is decided on as if it were there.
+//! The changes that a dry run would have written; later steps see them as if they were committed.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,7 +12,7 @@ use crate::types::quarantine::EntityTable;
 use crate::types::root_key::{RootKeyGeneration, ServiceKey};
 use crate::types::view::CatalogView;
 
-/// Keys with their versions, as they would be. Nothing in a run that writes.
+/// Planned keys with their versions. Empty in a run that writes.
 #[derive(Default)]
 pub(super) struct Planned {
     keys: HashMap<KeyId, Key>,
@@ -42,13 +42,13 @@ impl Planned {
         self.keys.values()
     }
 
-    /// Whether a key would be there, or be changed.
+    /// Whether a key would be created or changed.
     pub fn has_key(&self, id: KeyId) -> bool {
         self.keys.contains_key(&id)
     }
 }
 
-/// The catalog with what is planned on top of it.
+/// The catalog with the planned changes on top.
 pub(super) struct PlannedView<'a> {
     pub snapshot: &'a Snapshot,
     pub planned: &'a Planned,

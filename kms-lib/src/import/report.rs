@@ -1,4 +1,4 @@
-//! What an import is told, and what it reports.
+//! The options of an import, its progress and its report.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use serde::Serialize;
 use crate::audit::legacy::LegacyLog;
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// Findings of one kind that a report names; all are counted.
+/// The maximum number of findings of one kind that a report lists; all are counted.
 const NAMED: usize = 1_000;
 /// The longest text of a finding, in characters.
 const TEXT_CHARS: usize = 1_000;
 /// Longest name of a source.
 const SOURCE_NAME: usize = 64;
 
-/// How an import is done.
+/// Options of an import.
 ///
 /// ```
 /// use kms_lib::ImportJob;
@@ -25,18 +25,17 @@ const SOURCE_NAME: usize = 64;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ImportJob {
-    /// What the source is called in the store: `mini-kms` unless another name is given. Several sources need several
-    /// names.
+    /// The name of the source in the store, by default `mini-kms`. Each source needs its own name.
     pub name: String,
-    /// Open and check everything, and write nothing but the record of the try.
+    /// Unwrap and check everything, but write only the audit records of the run.
     pub dry_run: bool,
     /// Rotate the keys whose current version is an imported one, since such a version neither encrypts nor signs.
     pub rotate: bool,
-    /// End the import: from then on the keys are this store's own, and the source is not read again.
+    /// Finalize the import: from then on the keys belong to this store, and the source is not read again.
     pub finalise: bool,
     /// Fold the principals of grants to lower case, as `kms-http` does with the names that it takes from headers.
     pub fold_principals: bool,
-    /// Told how far it is.
+    /// Receives the progress of the import.
     pub progress: Option<Arc<ImportProgress>>,
 }
 
@@ -54,13 +53,13 @@ impl Default for ImportJob {
 }
 
 impl ImportJob {
-    /// With this name for the source: 1 to 64 of `a` to `z`, `0` to `9`, `.`, `_` and `-`.
+    /// Sets the name of the source: 1 to 64 characters of `a` to `z`, `0` to `9`, `.`, `_` and `-`.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
-    /// Whether nothing is written.
+    /// Whether this is a dry run, which writes no keys, grants or rows of the log.
     #[must_use]
     pub fn dry_run(mut self, dry_run: bool) -> Self {
         self.dry_run = dry_run;
@@ -72,7 +71,7 @@ impl ImportJob {
         self.rotate = rotate;
         self
     }
-    /// Whether the import ends with this run.
+    /// Whether this run finalizes the import.
     #[must_use]
     pub fn finalise(mut self, finalise: bool) -> Self {
         self.finalise = finalise;
@@ -84,7 +83,7 @@ impl ImportJob {
         self.fold_principals = fold;
         self
     }
-    /// With somebody who is told how far it is.
+    /// Sets the object that receives the progress of the import.
     #[must_use]
     pub fn progress(mut self, progress: Arc<ImportProgress>) -> Self {
         self.progress = Some(progress);
@@ -101,7 +100,7 @@ impl ImportJob {
         Ok(())
     }
 
-    /// Says how far a stage is.
+    /// Reports the progress of a stage.
     pub(crate) fn tell(&self, stage: ImportStage, done: u64, total: u64) {
         if let Some(progress) = &self.progress {
             progress.stage.store(stage as u64, Ordering::Relaxed);
@@ -111,23 +110,23 @@ impl ImportJob {
     }
 }
 
-/// What an import is at.
+/// The stage of an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum ImportStage {
-    /// Keys with their versions.
+    /// Importing keys with their versions.
     Keys = 0,
-    /// Grants are brought over.
+    /// Importing grants.
     Grants = 1,
-    /// The rows of the log are brought over.
+    /// Importing the rows of the log.
     Log = 2,
-    /// Rotating, and ending the import.
+    /// Rotating keys, and finalizing the import.
     Finish = 3,
 }
 
 impl ImportStage {
-    /// The stage in a word.
+    /// The name of the stage, a single word.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Keys => "keys",
@@ -138,7 +137,7 @@ impl ImportStage {
     }
 }
 
-/// How far an import is.
+/// The progress of an import, which other threads can read.
 #[derive(Debug, Default)]
 pub struct ImportProgress {
     stage: AtomicU64,
@@ -147,7 +146,7 @@ pub struct ImportProgress {
 }
 
 impl ImportProgress {
-    /// What it is at.
+    /// The current stage.
     pub fn stage(&self) -> ImportStage {
         match self.stage.load(Ordering::Relaxed) {
             0 => ImportStage::Keys,
@@ -156,17 +155,17 @@ impl ImportProgress {
             _ => ImportStage::Finish,
         }
     }
-    /// Rows of the stage that were looked at.
+    /// The number of rows of the stage that were processed.
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
-    /// Rows of the stage; 0 until that is known.
+    /// The number of rows of the stage; 0 until it is known.
     pub fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
 }
 
-/// What an import did, or in a dry run would do.
+/// The result of an import; for a dry run, the result that it would have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -175,102 +174,103 @@ pub struct ImportReport {
     pub name: String,
     /// Whether nothing was written.
     pub dry_run: bool,
-    /// Whether the import has ended.
+    /// Whether the import is finalized.
     pub finalised: bool,
-    /// What became of the keys.
+    /// The counts of keys.
     pub keys: ImportCounts,
-    /// Versions of keys.
+    /// The counts of versions.
     pub versions: ImportCounts,
-    /// What became of the grants.
+    /// The counts of grants.
     pub grants: ImportCounts,
-    /// Keys whose current version is an imported one, so that they neither encrypt nor sign until they are rotated.
+    /// The number of keys whose current version is an imported one; they neither encrypt nor sign until they are
+    /// rotated.
     pub keys_to_rotate: u64,
-    /// Keys that this run rotated.
+    /// The number of keys that this run rotated.
     pub keys_rotated: u64,
-    /// The log, with what is wrong with it.
+    /// The imported log, with its faults.
     pub log: Option<LegacyLog>,
-    /// How many findings there are. Only the first thousand of each kind are named.
+    /// The number of findings. Only the first thousand of each kind are listed.
     pub finding_count: u64,
-    /// What did not come over as it was.
+    /// Everything that was not imported unchanged.
     pub findings: Vec<ImportFinding>,
-    /// How many findings of each kind are named.
+    /// The number of listed findings, by kind.
     #[serde(skip)]
     pub(super) named: BTreeMap<ImportFindingKind, usize>,
 }
 
-/// How many rows of a kind there are, and what became of them.
+/// Counts of the rows of one kind, by result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ImportCounts {
-    /// Rows in the source.
+    /// The number of rows in the source.
     pub total: u64,
-    /// Rows that came over.
+    /// Rows that were imported by this run.
     pub imported: u64,
-    /// Rows that were here before, and followed the source.
+    /// Rows imported before that this run updated from the source.
     pub updated: u64,
-    /// Rows that were here before as they are.
+    /// Rows imported before that did not change.
     pub unchanged: u64,
-    /// Rows that are here and not in the source any more: grants that were withdrawn, keys that were disabled.
+    /// Imported rows that are no longer in the source: these grants were withdrawn, and these keys disabled.
     pub withdrawn: u64,
-    /// Rows that allow nothing at the source either, and were left out.
+    /// Rows that allow nothing at the source and were left out.
     pub ignored: u64,
-    /// Rows that did not come over.
+    /// Rows that could not be imported.
     pub refused: u64,
 }
 
-/// Something that did not come over as it was.
+/// A row that was not imported unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ImportFinding {
-    /// What kind of finding it is.
+    /// The kind of finding.
     pub kind: ImportFindingKind,
     /// The id of the key or grant in the source.
     pub id: String,
-    /// The version of the key, if it is about one.
+    /// The version of the key, if the finding concerns one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<i64>,
-    /// What was found and what was done, for a person.
+    /// A description of the finding and of what was done.
     pub text: String,
-    /// The code of the failure, if it is one.
+    /// The error code, if the finding is a failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<ErrorCode>,
 }
 
-/// The kinds of findings.
+/// The kind of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum ImportFindingKind {
-    /// A key or version did not come over.
+    /// A key or version was not imported.
     KeyRefused,
-    /// A key came over under another name.
+    /// A key was imported under another name.
     KeyRenamed,
-    /// A setting of a key did not come over as it was.
+    /// A setting of a key was changed or left out.
     KeyChanged,
-    /// A key that was imported before is not in the source any more. It is kept, disabled.
+    /// A key that was imported before is no longer in the source. It is kept, disabled.
     KeyMissing,
-    /// A version that was imported before is not in the source any more. It is kept as it is.
+    /// A version that was imported before is no longer in the source. It is kept unchanged.
     VersionMissing,
     /// Two versions have the same material.
     MaterialRepeated,
     /// A key was not rotated.
     KeyNotRotated,
-    /// A grant came over, and denies.
+    /// A grant was imported so that it denies.
     GrantDenied,
     /// A grant came over with fewer permissions or another principal; or one of another source covers the keys of this
     /// one too.
     GrantChanged,
-    /// A grant did not come over.
+    /// A grant was not imported.
     GrantRefused,
     /// The source has rows that were not read.
     SourceIncomplete,
 }
 
 impl ImportReport {
-    /// Whether everything came over: no key, version or grant was refused, and no row of the log left out. Grants that
-    /// allow nothing at the source do not count.
+    /// Whether everything was imported: no key, version or grant was refused, and no row of the log was left out.
+    /// Grants that allow nothing at the source do not count.
     pub fn is_complete(&self) -> bool {
         let refused = [&self.keys, &self.versions, &self.grants].into_iter().any(|counts| counts.refused > 0);
         let has_whole_log = self.log.as_ref().is_none_or(|log| log.oversized.count == 0 && log.unread == 0);
@@ -284,7 +284,7 @@ impl ImportReport {
             finding.text.push_str("...");
         }
         self.finding_count += 1;
-        // Many of one kind, which somebody may have made, hide none of another.
+        // Many findings of one kind, which an attacker may have caused, must not hide those of another.
         let named = self.named.entry(finding.kind).or_default();
         if *named < NAMED {
             *named += 1;

@@ -1,5 +1,5 @@
-//! What is carried over of rows that cannot be taken as they are, or that are gone: revoking and disabling, and nothing
-//! else. Revocation wins, whatever became of the rest of a row.
+//! Restrictions from rows that are refused or missing: only revoking and disabling are applied. A revocation is applied
+//! regardless of the rest of a row.
 
 use super::part::Part;
 use super::run::Run;
@@ -11,14 +11,14 @@ use crate::types::ids::KeyId;
 use crate::types::key::{DisabledReason, Key, KeyState, KeyVersion, Origin, VersionState};
 use crate::types::view::CatalogView;
 
-/// What a source says of the state of a key, as far as it can be told.
+/// The restriction of a key according to the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Restriction {
-    /// It may be used there.
+    /// The key may be used at the source.
     None,
-    /// It may not be used there, or nobody knows.
+    /// The key may not be used at the source, or its state is unknown.
     Disabled,
-    /// It was revoked there.
+    /// The key was revoked at the source.
     Revoked,
 }
 
@@ -33,15 +33,15 @@ impl Restriction {
 }
 
 impl Run<'_> {
-    /// Carries over that a key whose row is refused, or versions of it, are revoked or the key is disabled at the
-    /// source. The rows that changed.
+    /// Revokes or disables a key whose row is refused, and revokes its versions, as the source says. Returns the
+    /// changed rows.
     pub(super) async fn restrict(&self, part: &Part) -> Result<Vec<Change>> {
         let Ok(id) = part.row.id.parse::<KeyId>() else { return Ok(Vec::new()) };
         let revoked = part.versions.iter().filter_map(|row| self.revoked(id, row)).collect();
         self.restrict_key(id, Restriction::of(&part.row.state), revoked).await
     }
 
-    /// Takes usability away from a key of this import. The rows that changed.
+    /// Restricts a key of this import. Returns the changed rows.
     pub(super) async fn restrict_key(
         &self,
         id: KeyId,
@@ -63,12 +63,12 @@ impl Run<'_> {
         self.commit_key(restricted, &[]).await
     }
 
-    /// A key of this import as it is here, but for what is taken away.
+    /// A key of this import as it is here, with the restrictions applied.
     fn restricted(&self, key: Key, restriction: Restriction, versions: Vec<ImportedVersion>) -> ImportedKey {
         let state = match (restriction, key.state, key.disabled_reason) {
             (Restriction::Revoked, ..) => KeyState::Revoked,
             (Restriction::Disabled, KeyState::Enabled, _) => KeyState::Disabled,
-            // It still decrypts, which a key that is disabled by somebody does not.
+            // Such a key still decrypts; a key that was disabled explicitly does not.
             (Restriction::None, KeyState::Disabled, Some(DisabledReason::CurrentVersionRevoked)) => KeyState::Enabled,
             (_, state, _) => state,
         };
@@ -88,7 +88,7 @@ impl Run<'_> {
         }
     }
 
-    /// The version that a row is about, revoked, if the row says so and the version is one of this import.
+    /// The version that a row describes, as revoked, if the row says so and the version belongs to this import.
     pub(super) fn revoked(&self, key: KeyId, row: &SourceVersion) -> Option<ImportedVersion> {
         let number = u32::try_from(row.version).ok().filter(|_| row.state == "REVOKED")?;
         let snapshot = self.session.shared().catalog.snapshot();

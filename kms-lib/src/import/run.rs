@@ -15,44 +15,45 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::{ImportRunId, KeyId};
 use crate::types::key::KeyType;
 
-/// Keys that are read at once while the master secret is checked.
+/// The number of keys that are read at once while the master secret is checked.
 const PAGE: usize = 100;
 /// Versions of a key that are read at once then.
 const VERSIONS: usize = 100;
 
-/// What the stages of a run share.
+/// The state that the stages of a run share.
 pub(super) struct Run<'a> {
     pub session: &'a Session,
     pub job: &'a ImportJob,
-    /// Tells it from other runs of the same source: only the latest one writes.
+    /// Identifies this run among the runs of the same source: only the latest one may write.
     pub run: ImportRun,
     pub source: Source,
     pub opener: Opener,
     pub report: ImportReport,
-    /// What a dry run would have written.
+    /// The changes that a dry run would have written.
     pub planned: Planned,
-    /// Keys that were imported before and are not in the source any more, by id and name.
+    /// Keys that were imported before and are no longer in the source, by id and name.
     pub missing: Vec<(KeyId, String)>,
-    /// What material is hashed with, so that equal material is noticed and nothing is learned from the hash.
+    /// The salt for hashes of material: equal material is noticed, and the hashes reveal nothing.
     pub salt: [u8; 32],
 }
 
 impl Session {
-    /// Imports the data of Mini KMS on Node, or brings what was imported before up to date with it. The source is only
-    /// read, in one snapshot. For admins.
+    /// Imports the data of Mini KMS on Node, or updates an earlier import from it. The source is only read, in one
+    /// snapshot. Requires the role admin.
     ///
-    /// Keys keep their ids, names, states, windows and periods; their material is wrapped anew. What the original
-    /// encrypted is decrypted with [`DecryptItem::imported`](crate::DecryptItem::imported). An imported version neither
-    /// encrypts nor signs; [`ImportJob::rotate`] gives the keys a version that does. Grants that mean something else
-    /// here come over denied. The report names all that did not come over as it was.
+    /// Keys keep their ids, names, states, windows and periods; their material is wrapped under this store's root keys.
+    /// Ciphertexts of the original are decrypted with [`DecryptItem::imported`](crate::DecryptItem::imported). An
+    /// imported version neither encrypts nor signs; [`ImportJob::rotate`] gives the keys a version that does. Grants
+    /// that would have another meaning here are imported so that they deny. The report names everything that was not
+    /// imported unchanged.
     ///
-    /// The master secret is checked before anything is written (`WrongRootKey`). A run that was cut off is carried on
-    /// by the next one; a run that finds nothing new changes nothing. Until the import is finalised, the keys can only
-    /// be revoked here (`ImportOpen`), and every run carries over what changed at the source; revocation wins.
-    /// Afterwards another run is `WrongState`. Of several runs at once only the one that began last goes on; the others
-    /// end with `ImportSuperseded`.
+    /// The master secret is checked before anything is written (`WrongRootKey`). The next run continues an interrupted
+    /// one; a run that finds nothing new changes nothing. Until the import is finalized, the keys can only be revoked
+    /// here (`ImportOpen`), and every run imports the changes of the source; a revocation on either side is kept.
+    /// Afterwards another run fails with `WrongState`. Of several concurrent runs only the one that began last
+    /// continues; the others end with `ImportSuperseded`.
     ///
-    /// Cancellation: dropping the future ends the run; what was committed stays, and the next run carries on.
+    /// Cancellation: dropping the future ends the run; committed rows stay, and the next run continues.
     pub async fn import_mini_kms(&self, from: &ImportSource, job: &ImportJob) -> Result<ImportReport> {
         job.check()?;
         self.permit_reading(Action::ImportStart, Operation::Import, None).await?;
@@ -69,7 +70,7 @@ impl Session {
         let error = ended.as_ref().err().map(|error| error.code());
         let report = run.report.clone();
         let told = run.record(Action::ImportEnd, None, |details| describe(details, &report, error)).await;
-        // Why it ended says more than that this could not be recorded.
+        // The reason why the run ended is more useful than a failure to record its end.
         ended?;
         told?;
         Ok(run.report)
@@ -89,15 +90,15 @@ impl<'a> Run<'a> {
 
     async fn work(&mut self, from: &ImportSource) -> Result<()> {
         if !self.job.dry_run {
-            // Another run may have ended before this one began: it may have finalised the import, and have written what
-            // it read later than the snapshot up to here.
+            // Another run may have ended just before this one began: it may have finalized the import, or written rows
+            // that it read later than this snapshot.
             check_open(self.session, &self.job.name).await?;
             self.source.renew(from).await?;
             self.look_for_missing().await?;
         }
         for (table, engine) in self.source.without_snapshot().await? {
             let text = format!(
-                "the table is kept by {engine}, which has no snapshots: stop the original while its data is imported"
+                "the table uses {engine}, which has no snapshots; stop the original while its data is imported"
             );
             self.report.note(ImportFindingKind::SourceIncomplete, &table, text);
         }
@@ -129,7 +130,7 @@ impl<'a> Run<'a> {
         self.session.change(self.intent(action, details), command).await.map(drop)
     }
 
-    /// Material as it can be compared with that of other versions of this run.
+    /// A salted hash of material, to compare it with that of other versions in this run.
     pub(super) fn digest(&self, key_type: KeyType, secret: &[u8]) -> [u8; 32] {
         let digest = Sha256::new().chain_update(self.salt).chain_update(key_type.as_str()).chain_update(secret);
         digest.finalize().into()
@@ -179,7 +180,8 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Refuses a source whose import has ended. One that was cut off while it ended goes on.
+/// Refuses a source whose import is finalized. An import that was interrupted while it was being finalized may
+/// continue.
 async fn check_open(session: &Session, source: &str) -> Result<()> {
     let shared = session.shared();
     let mut connection = shared.store.reader().await?;
@@ -194,8 +196,8 @@ async fn check_open(session: &Session, source: &str) -> Result<()> {
     // The rows of keys count only where no state is kept.
     if state.map_or(is_final && !is_held, |state| state.is_final) {
         let text = format!(
-            "the import {source:?} is finalised: its keys are this store's own, and the source is not read again; another \
-             source needs another name"
+            "the import {source:?} is finalized: its keys belong to this store, and its source is no longer \
+             read; another source needs another name"
         );
         return Err(Error::new(ErrorCode::WrongState, text));
     }
@@ -231,7 +233,7 @@ fn describe(details: &mut Details, report: &ImportReport, error: Option<ErrorCod
     }
 }
 
-/// Whether it is the store, the root key service or the run that fails, and not one key.
+/// Whether an error concerns the store, the root key service or the whole run, not a single key.
 pub(super) fn is_outage(error: &Error) -> bool {
     error.is_retryable()
         || matches!(

@@ -238,7 +238,7 @@ async fn a_user_that_may_only_select_is_enough() {
     kms.close().await.unwrap();
 }
 
-/// A source that was put back to an older state: nothing that was imported is lost, and nothing revoked comes back.
+/// A source that was rolled back to an older state: nothing that was imported is lost, and nothing revoked comes back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_was_rolled_back_takes_nothing_back() {
     let original = original!("clean");

@@ -1,7 +1,7 @@
 //! The files of an older version of Mini KMS on Node, which kept its data as JSON: `keys.json`, `key_versions.json`,
-//! `grants.json` and `audit_logs.json`, each an array. They are small, and read whole.
+//! `grants.json` and `audit_logs.json`, each an array. They are small, and are read completely.
 //!
-//! A folder has all four files, or the log alone: a file that is missing would look like keys or grants that are gone.
+//! A folder has all four files, or the log alone: a missing file would look like deleted keys or grants.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -19,12 +19,12 @@ use super::rows::{
 };
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// The largest file that is read, in bytes.
+/// The maximum size of a file, in bytes.
 const FILE_BYTES: u64 = 256 * 1024 * 1024;
 /// The files of a folder.
 const FILES: [&str; 4] = ["keys.json", "key_versions.json", "grants.json", "audit_logs.json"];
 
-/// What the files hold, sorted by id.
+/// The contents of the files, sorted by id.
 #[derive(Default)]
 pub struct JsonFiles {
     /// Whether there are files of keys and grants.
@@ -111,7 +111,7 @@ impl JsonFiles {
         }
         if let Some((name, _)) = FILES.iter().zip(present).find(|(_, is_there)| !is_there && !is_log) {
             let why = format!(
-                "the folder has no {name}, so what is in it would be taken for gone; if that version never had any, put a \
+                "the folder has no {name}, so its rows would count as deleted; if that version never had any, put a \
                  file {name} with [] there"
             );
             return Err(missing(path, &why));
@@ -128,7 +128,7 @@ impl JsonFiles {
         for version in versions {
             let place = (version.key_id.clone(), version.version);
             if self.versions.insert(place, version.into()).is_some() {
-                return Err(malformed(path, "a version is there twice"));
+                return Err(malformed(path, "a version occurs twice"));
             }
         }
         Ok(self)
@@ -157,7 +157,7 @@ impl JsonFiles {
             records: self.records.len() as u64,
         })
     }
-    /// None: the files were read whole.
+    /// None: the files were read completely.
     pub fn without_snapshot(&self) -> Result<Vec<(String, String)>> {
         Ok(Vec::new())
     }
@@ -226,7 +226,7 @@ fn sort<T>(rows: &mut [T], id: fn(&T) -> &str, path: &Path) -> Result<()> {
     }
     rows.sort_by(|one, other| id(one).cmp(id(other)));
     match rows.windows(2).find(|pair| id(&pair[0]) == id(&pair[1])) {
-        Some(pair) => Err(malformed(path, &format!("the id {:?} is there twice", id(&pair[0])))),
+        Some(pair) => Err(malformed(path, &format!("the id {:?} occurs twice", id(&pair[0])))),
         None => Ok(()),
     }
 }

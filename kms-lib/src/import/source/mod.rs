@@ -16,10 +16,10 @@ use json::JsonFiles;
 use mysql::Snapshot;
 use place::Form;
 
-/// A snapshot of a source. Rows come in pages, so that memory is bounded whatever the source holds.
+/// A snapshot of a source. Rows are read in pages, so that memory is bounded regardless of the source's size.
 ///
 /// A snapshot of a database lives in one transaction on one connection. If the connection is lost, every later call
-/// fails with `StoreUnavailable`; the next run of the import carries on.
+/// fails with `StoreUnavailable`; the next run of the import continues.
 pub enum Source {
     /// Tables of a MySQL or MariaDB database.
     Database(Snapshot),
@@ -47,7 +47,7 @@ impl Source {
         source.map_err(of_source)
     }
 
-    /// Begins another snapshot, which has what changed since this one.
+    /// Begins a new snapshot, which includes later changes.
     pub async fn renew(&mut self, from: &ImportSource) -> Result<()> {
         match (self, from.form()) {
             (Self::Database(snapshot), _) => snapshot.renew().await.map_err(of_source),
@@ -56,12 +56,12 @@ impl Source {
         }
     }
 
-    /// The tables that keep no snapshot, each with its storage engine.
+    /// The tables whose storage engine has no snapshots, each with the engine's name.
     pub async fn without_snapshot(&mut self) -> Result<Vec<(String, String)>> {
         either!(self, "information_schema", it => it.without_snapshot())
     }
 
-    /// Whether it has keys and grants, or is a log alone.
+    /// Whether the source has keys and grants; otherwise it is a log alone.
     pub fn has_keys(&self) -> bool {
         match self {
             Self::Database(_) => true,
@@ -69,22 +69,22 @@ impl Source {
         }
     }
 
-    /// How many rows there are.
+    /// The number of rows of each table.
     pub async fn counts(&mut self) -> Result<SourceCounts> {
         either!(self, "keys, key_versions, grants or audit_logs", it => it.counts())
     }
 
-    /// The first 1,000 ids (in lower case) or versions that several rows of a table have.
+    /// The first 1,000 duplicate ids (in lower case) or versions in a table.
     pub async fn repeated(&mut self, table: Table) -> Result<Vec<(String, i64)>> {
         either!(self, table.name(), it => it.repeated(table))
     }
 
-    /// At most `limit` keys behind the one with this id, in the source's own order; none at the end.
+    /// At most `limit` keys after the one with this id, in the source's own order; none at the end.
     pub async fn keys(&mut self, after: Option<&str>, limit: usize) -> Result<Vec<SourceKey>> {
         either!(self, "keys", it => it.keys(after, limit))
     }
 
-    /// At most `limit` versions of a key behind this number, by number; none at the end.
+    /// At most `limit` versions of a key after this number, by number; none at the end.
     pub async fn versions(&mut self, key: &str, after: i64, limit: usize) -> Result<Vec<SourceVersion>> {
         either!(self, "key_versions", it => it.versions(key, after, limit))
     }
@@ -95,13 +95,13 @@ impl Source {
         Ok(found.into_iter().find(|version| version.version == number))
     }
 
-    /// At most `limit` grants behind the one with this id, in the source's own order; none at the end.
+    /// At most `limit` grants after the one with this id, in the source's own order; none at the end.
     pub async fn grants(&mut self, after: Option<&str>, limit: usize) -> Result<Vec<SourceGrant>> {
         either!(self, "grants", it => it.grants(after, limit))
     }
 
-    /// At most `limit` records behind the one with this id, and fewer if they are long, in the source's own order; none
-    /// at the end.
+    /// At most `limit` records after the one with this id, fewer if they are long, in the source's own order; none at
+    /// the end.
     pub async fn audit_rows(&mut self, after: Option<&str>, limit: usize) -> Result<Vec<AuditRow>> {
         either!(self, "audit_logs", it => it.audit_rows(after, limit))
     }

@@ -10,7 +10,7 @@ use super::rows::{
 use crate::storage::{Connection, Row, Url, Value, open_source};
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// Its tables with the columns that are read. `audit_logs` may be missing the last ones in older versions.
+/// The tables with the columns that are read.
 const TABLES: [(&str, &[&str]); 4] = [
     (
         "keys",
@@ -64,11 +64,11 @@ const TABLES: [(&str, &[&str]); 4] = [
 
 /// Bytes of records that are read at once.
 const PAGE_BYTES: u64 = 8 * 1024 * 1024;
-/// Most bytes that one statement brings. More come only if rows of one id are there many times.
+/// The maximum size in bytes of the result of one statement. Only many rows with the same id exceed it.
 const STATEMENT_BYTES: u64 = 64 * 1024 * 1024;
 
-/// The statements. No column comes longer than what is read of it, whatever the source holds: names and the like are
-/// cut, which makes them other than those that are known, and longer texts come as none.
+/// The statement for keys. All statements bound the length of each column: names and the like are truncated, so that
+/// they match no known name, and longer texts are read as NULL.
 fn key_sql() -> String {
     format!(
         "SELECT LEFT(id, 255), LEFT(name, {NAME_CHARS}), LEFT(type, {WORD_CHARS}), LEFT(purpose, {WORD_CHARS}), LEFT(state, {WORD_CHARS}), \
@@ -139,7 +139,7 @@ impl Snapshot {
         self.0.begin_read().await
     }
 
-    /// Tables of storage engines that other writers change under a transaction that reads.
+    /// Tables of storage engines that do not isolate a reading transaction from other writers.
     pub async fn without_snapshot(&mut self) -> Result<Vec<(String, String)>> {
         let sql = "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE() \
                    AND table_name IN ('audit_logs', 'grants', 'key_versions', 'keys') AND engine <> 'InnoDB'";
@@ -157,14 +157,14 @@ impl Snapshot {
             };
             self.0.query(sql.into(), vec![table.into()], add).await?;
             if found.is_empty() {
-                return Err(foreign(format!("it has no table {table}")));
+                return Err(foreign(format!("the table {table} is missing")));
             }
             if let Some(column) = columns.iter().find(|column| !found.contains(**column)) {
-                return Err(foreign(format!("its table {table} has no column {column}")));
+                return Err(foreign(format!("the table {table} has no column {column}")));
             }
             if let Some(column) = found.iter().find(|column| !columns.contains(&column.as_str())) {
                 let text = format!(
-                    "the source's table {table} has a column {column} that this version does not know: it is of a \
+                    "the source's table {table} has a column {column} that this version does not know: it comes from a \
                      newer version of Mini KMS on Node, and what the column means would be lost"
                 );
                 return Err(Error::new(ErrorCode::SchemaTooNew, text));
@@ -265,7 +265,7 @@ impl Snapshot {
     }
 
     pub async fn audit_rows(&mut self, after: Option<&str>, limit: usize) -> Result<Vec<AuditRow>> {
-        // How many of them are short enough together.
+        // Limits the page to records that are short enough together.
         let lengths = format!("SELECT CAST({RECORD_LENGTH} AS SIGNED) FROM audit_logs");
         let lengths = self.page(&lengths, after, limit, |row| row.unsigned(0)).await?;
         let mut bytes = 0;
@@ -295,7 +295,7 @@ impl Snapshot {
         self.rows(format!("{} WHERE id IN ({marks})", record_sql()), values, record).await
     }
 
-    /// A page by primary key.
+    /// Reads a page in the order of the primary key.
     async fn page<T: Send>(
         &mut self,
         select: &str,
@@ -347,7 +347,7 @@ fn record(row: &dyn Row) -> Result<AuditRow> {
     })
 }
 
-/// Refuses ids that were cut: the next page would begin at the same row.
+/// Refuses truncated ids: the next page would start at the same row.
 fn check_ids<T>(page: Vec<T>, id: fn(&T) -> &String) -> Result<Vec<T>> {
     match page.iter().find(|row| id(row).chars().count() > ID_CHARS) {
         Some(_) => Err(foreign(format!("an id has more than {ID_CHARS} characters"))),
@@ -364,5 +364,5 @@ fn text_opt(row: &dyn Row, column: usize) -> Result<Option<String>> {
 }
 
 fn foreign(what: String) -> Error {
-    Error::new(ErrorCode::InvalidConfiguration, format!("the source is no database of Mini KMS on Node: {what}"))
+    Error::new(ErrorCode::InvalidConfiguration, format!("the source is not a database of Mini KMS on Node: {what}"))
 }

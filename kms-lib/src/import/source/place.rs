@@ -1,4 +1,4 @@
-//! Where the data of Mini KMS on Node is, and what opens it.
+//! The location of the data of Mini KMS on Node, and the secrets to read it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::envelope::{AwsRootKey, read_secret_file};
 use crate::storage::{Location, Url};
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// Where the data of Mini KMS on Node is, with the master secret that opens its key material.
+/// The location of the data of Mini KMS on Node, with the master secret that unwraps its key material.
 ///
 /// ```
 /// use kms_lib::ImportSource;
@@ -29,18 +29,18 @@ pub struct ImportSource {
 /// The kinds of source.
 #[derive(Clone)]
 pub(super) enum Form {
-    /// A database.
+    /// A MySQL or MariaDB database.
     Database(Url),
-    /// A file, or a folder with files.
+    /// A JSON file, or a folder with JSON files.
     Json(PathBuf),
 }
 
 impl ImportSource {
-    /// The database of this URL (`mysql://` or `mariadb://`), with the parameters that a store's URL has; or the path
-    /// of an older version's folder with `keys.json`, `key_versions.json`, `grants.json` and `audit_logs.json`; or that
-    /// of its log alone.
+    /// Accepts the URL of a database (`mysql://` or `mariadb://`), with the parameters of a store's URL; or the path of
+    /// an older version's folder with `keys.json`, `key_versions.json`, `grants.json` and `audit_logs.json`; or the
+    /// path of its log alone.
     ///
-    /// `InvalidConfiguration` for anything else. A dump in SQL is refused: load it into a database first.
+    /// `InvalidConfiguration` for anything else. An SQL dump is refused: load it into a database first.
     pub fn parse(from: &str) -> Result<Self> {
         if from.contains("://") {
             return Self::at(Location::parse(from)?);
@@ -49,14 +49,14 @@ impl ImportSource {
         let is_dump = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("sql"));
         if is_dump {
             return Err(invalid(format!(
-                "{from}: a dump is not read as it is; load it into an empty database (mariadb kms_old < {from}) and \
-                 import from mysql://USER@HOST/kms_old"
+                "{from}: an SQL dump cannot be read directly; load it into an empty database (mariadb kms_old < \
+                 {from}), then import from mysql://USER@HOST/kms_old"
             )));
         }
         Ok(Self { form: Form::Json(path.to_owned()), root: None, aws: None })
     }
 
-    /// The database of a URL that names a user and no password, with the password of that user, as it is.
+    /// The database of a URL without a password, with the user's password given separately and unencoded.
     pub fn with_password(from: &str, password: &str) -> Result<Self> {
         Self::at(Location::parse_with_password(from, password)?)
     }
@@ -75,7 +75,7 @@ impl ImportSource {
         self
     }
 
-    /// The master secret in a file of mode 0600. Line ends at its end are not part of it.
+    /// Reads the master secret from a file of mode 0600. Trailing line ends are removed.
     pub fn master_secret_file(self, path: impl AsRef<Path>) -> Result<Self> {
         let text = read_secret_file(path.as_ref()).map_err(|why| {
             Error::new(ErrorCode::InvalidRootKey, format!("the master secret's {why}")).with_source(why)
@@ -87,8 +87,8 @@ impl ImportSource {
         Ok(self.master_secret(secret))
     }
 
-    /// How AWS KMS is reached, for material that it wrapped. The key's name in it does not matter: every wrapping names
-    /// its own. Without it, the SDK's own chain says region and endpoint.
+    /// Settings for AWS KMS, for material that it wrapped. Their key name is ignored: every wrapping names its own key.
+    /// Without settings, the SDK's default chain determines region and endpoint.
     #[must_use]
     pub fn aws(mut self, settings: AwsRootKey) -> Self {
         self.aws = Some(settings);
@@ -102,7 +102,7 @@ impl ImportSource {
     pub(crate) fn root(&self) -> Option<&[u8; 32]> {
         self.root.as_deref().map(|root| &**root)
     }
-    /// How AWS KMS is reached, if that was said.
+    /// The settings for AWS KMS, if given.
     pub(crate) fn aws_settings(&self) -> Option<&AwsRootKey> {
         self.aws.as_ref()
     }

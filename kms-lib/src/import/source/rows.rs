@@ -1,18 +1,18 @@
-//! Rows of Mini KMS on Node, as they are: nothing of them is trusted, and only checked where it is used.
+//! Unmodified rows of Mini KMS on Node. They are untrusted: each value is checked where it is used.
 
 use crate::types::error::{Error, Result};
 use crate::types::time::Timestamp;
 
-/// The longest metadata of a key that is read, in bytes; longer ones are left out.
+/// The maximum length in bytes of a key's metadata; longer metadata is left out.
 pub const KEY_BYTES: u64 = 128 * 1024;
-/// The longest wrapped material that is read.
+/// The maximum length in bytes of wrapped material that is read.
 pub const VERSION_BYTES: u64 = 64 * 1024;
-/// The longest permissions and conditions of a grant that are read.
+/// The maximum length in bytes of a grant's permissions and conditions together.
 pub const GRANT_BYTES: u64 = 64 * 1024;
-/// The longest record that is read.
+/// The maximum length in bytes of a record that is read.
 pub const RECORD_BYTES: u64 = 4 * 1024 * 1024;
 
-/// The tables of a source that have rows which could be there twice.
+/// The tables of a source that may have duplicate rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Table {
     /// Keys, by id.
@@ -63,23 +63,23 @@ pub struct SourceCounts {
 pub struct SourceKey {
     /// The key's identifier, a UUID.
     pub id: String,
-    /// Unique there, without regard to case.
+    /// The key's name, unique at the source regardless of case.
     pub name: String,
     /// `AES256_GCM` or `RSA_2048`.
     pub key_type: String,
-    /// `ENCRYPTION` or `SIGNING`, which it does not enforce.
+    /// `ENCRYPTION` or `SIGNING`, which the original does not enforce.
     pub purpose: String,
     /// `ENABLED`, `DISABLED` or `REVOKED`.
     pub state: String,
     /// Days between rotations.
     pub rotation_period_days: Option<i64>,
-    /// Days a former version stays usable.
+    /// The number of days that a former version stays usable.
     pub grace_period_days: Option<i64>,
     /// When the key was made, in UTC.
     pub created_at: String,
     /// The metadata as JSON text; none if it is longer than [`KEY_BYTES`].
     pub metadata: Option<String>,
-    /// How long the metadata is.
+    /// The length of the metadata in bytes.
     pub metadata_bytes: u64,
     /// The number of the current version.
     pub current_version: i64,
@@ -90,23 +90,23 @@ pub struct SourceKey {
 pub struct SourceVersion {
     /// The version's identifier, a UUID.
     pub id: String,
-    /// Counted from 1.
+    /// The version number, counted from 1.
     pub version: i64,
     /// `ENABLED`, `DISABLED` or `REVOKED`.
     pub state: String,
     /// When the version was made, in UTC.
     pub created_at: String,
-    /// The begin of its window, in UTC.
+    /// The start of the version's window, in UTC.
     pub not_before: Option<String>,
-    /// The end of its window, in UTC.
+    /// The end of the version's window, in UTC.
     pub not_after: Option<String>,
     /// The wrapped material as JSON text; empty if it is longer than [`VERSION_BYTES`].
     pub wrapped_material: String,
-    /// How long the wrapped material is.
+    /// The length of the wrapped material in bytes.
     pub material_bytes: u64,
-    /// SubjectPublicKeyInfo, for RSA.
+    /// The SubjectPublicKeyInfo in PEM, for RSA keys.
     pub public_key_pem: Option<String>,
-    /// The grace period that the window was made from.
+    /// The grace period, in days, that determined the window.
     pub grace_period_days: Option<i64>,
 }
 
@@ -129,9 +129,9 @@ pub struct SourceGrant {
     pub key_id: String,
     /// JSON text: an array of permissions. Empty if the row is longer than [`GRANT_BYTES`].
     pub allowed_ops: String,
-    /// The conditions as JSON text; none too if the row is longer.
+    /// The conditions as JSON text; none also if the row is longer than [`GRANT_BYTES`].
     pub conditions: Option<String>,
-    /// How long permissions and conditions are together.
+    /// The length of permissions and conditions together, in bytes.
     pub bytes: u64,
     /// When the grant was made, in UTC.
     pub created_at: String,
@@ -142,11 +142,11 @@ pub struct SourceGrant {
 pub struct AuditRow {
     /// The row's identifier, a UUID.
     pub id: String,
-    /// In UTC: `YYYY-MM-DD HH:MM:SS` from a database, whatever stands there from a file.
+    /// The time in UTC: `YYYY-MM-DD HH:MM:SS` from a database, the unchanged text from a file.
     pub timestamp: String,
     /// The principal that acted.
     pub actor: String,
-    /// In which role.
+    /// The role of the actor.
     pub role: String,
     /// The action, as the original names it.
     pub action: String,
@@ -154,22 +154,22 @@ pub struct AuditRow {
     pub request_id: String,
     /// JSON text; none if it is NULL or absent.
     pub details: Option<String>,
-    /// The key it was about.
+    /// The key that the record concerns.
     pub key_id: Option<String>,
-    /// The version it was about.
+    /// The version that the record concerns.
     pub key_version: Option<i64>,
     /// The hash of a record before, or `GENESIS`.
     pub prev_hash: String,
-    /// The hash of this one.
+    /// The hash of this record.
     pub hash: String,
-    /// How it ended.
+    /// The status of the operation.
     pub status: String,
-    /// How long all texts are together. Of a row that is longer than [`RECORD_BYTES`], only the id is there.
+    /// The total length of all texts in bytes. Of a row longer than [`RECORD_BYTES`], only the id is read.
     pub bytes: u64,
 }
 
 impl AuditRow {
-    /// The length of its texts.
+    /// The total length of the record's texts, in bytes.
     pub fn length(&self) -> u64 {
         let optional = [&self.details, &self.key_id].into_iter().flatten();
         let texts = [
