@@ -235,7 +235,8 @@ async fn long_rows_do_not_fill_the_memory() {
     let memory = Memory::measure().await;
     let report = import(&kms, &original, &ImportJob::default()).await;
     let grown = memory.grown();
-    assert!(grown < 70 * 1_024, "{grown} KiB for rows of 68 MB");
+    // Loaded at once, they would be there at least twice. Other tests run beside this one.
+    assert!(grown < 120 * 1_024, "{grown} KiB for rows of 68 MB");
     assert_eq!(found(&report, ImportFindingKind::KeyRefused), [(AES, Some(1))], "{report:?}");
     assert_eq!(found(&report, ImportFindingKind::KeyChanged), [(MINTED, None)], "{report:?}");
     assert_eq!((report.grants.refused, report.grants.imported), (1, 3), "{report:?}");
