@@ -65,7 +65,7 @@ async fn a_socket_is_another_way_to_listen() {
     let mut second = program(&home);
     let second = second.args(["serve", "--listen", "none", "--unix-socket"]).arg(&socket).output().unwrap();
     assert_eq!(second.status.code(), Some(2), "{second:?}");
-    assert!(String::from_utf8_lossy(&second.stderr).contains("listens on"), "{second:?}");
+    assert!(String::from_utf8_lossy(&second.stderr).contains("already listening on"), "{second:?}");
     assert_eq!(get(&socket, "/v1/healthz", None).await.status, 200);
 
     // A crash leaves the socket, which is no obstacle; an orderly end removes it.
