@@ -140,7 +140,7 @@ RESULTS: dict[str, tuple[type, dict[str, str]]] = {
     "Encrypted": (mini_kms.Encrypted, {"key": "key_id"}),
     "Decrypted": (mini_kms.Decrypted, {"key": "key_id"}),
     "Signature": (mini_kms.Signature, {"key": "key_id"}),
-    "Verification": (mini_kms.Verification, {}),
+    "SignatureCheck": (mini_kms.Verification, {}),
     "Reencrypted": (mini_kms.Reencrypted, {"encrypted": "ciphertext", "source_key": "source_key_id"}),
     "DataKey": (mini_kms.DataKey, {"key": "key_id", "plaintext": "has_plaintext"}),
     "StreamSummary": (mini_kms.StreamSummary, {"key": "key_id", "bytes": "length"}),
