@@ -162,7 +162,8 @@ pub async fn find(
     Ok(if is_misdated && is_misdated_over(connection, now).await? { None } else { found })
 }
 
-#[cfg(all(test, feature = "sqlite"))]
+#[cfg(test)]
+#[cfg(feature = "sqlite")]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
