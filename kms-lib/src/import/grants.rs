@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::reach::REACHES_FURTHER;
 use super::report::{ImportFindingKind, ImportStage};
 use super::run::Run;
+use super::shown::shown;
 use super::source::{GRANT_BYTES, SourceGrant, Table, source_time};
 use crate::grants::check_new_grant;
 use crate::ledger::Details;
@@ -18,7 +19,6 @@ use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::grant::{Grant, GrantScope, Permission, StoredConditions};
 use crate::types::ids::GrantId;
-use crate::types::text::is_deceptive;
 use crate::types::view::CatalogView;
 
 /// The number of grants that are read at once and written with one record.
@@ -34,10 +34,6 @@ const KNOWN: [Permission; 8] = [
     Permission::Rotate,
     Permission::Revoke,
 ];
-/// Characters of a text of the source that are shown, and bytes of what is shown: a malformed principal is stored as it
-/// is shown, and the column for principals has 512 bytes.
-const SHOWN: usize = 120;
-const SHOWN_BYTES: usize = 256;
 
 /// The reason why a grant is not imported.
 enum Refusal {
@@ -321,32 +317,4 @@ fn denying(reason: &str, conditions: Option<&str>) -> Result<String> {
     let original = conditions.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(Value::Null);
     let text = serde_json::to_string(&serde_json::json!({ "deniedByImport": reason, "conditions": original }));
     text.map_err(|error| Error::new(ErrorCode::Internal, format!("conditions do not serialize: {error}")))
-}
-
-/// A text of the source as it can be shown: escaped where it could deceive, and cut.
-pub(super) fn shown(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars().take(SHOWN) {
-        let escaped = if is_deceptive(c) { c.escape_unicode().to_string() } else { c.to_string() };
-        if out.len() + escaped.len() > SHOWN_BYTES {
-            break;
-        }
-        out += &escaped;
-    }
-    if out.is_empty() { "(empty)".to_owned() } else { out }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_shown_fits_the_column_of_principals() {
-        for text in ["\u{200b}", "\u{1f511}", "\u{e000}", "x"] {
-            let shown = shown(&text.repeat(4_000));
-            assert!((SHOWN..=SHOWN_BYTES).contains(&shown.len()), "{text:?} {}", shown.len());
-        }
-        assert_eq!(shown(&"\u{200b}".repeat(120)), "\\u{200b}".repeat(SHOWN_BYTES / 8));
-        assert_eq!(shown(""), "(empty)");
-    }
 }

@@ -17,6 +17,7 @@ mod reach;
 mod report;
 mod restrict;
 mod run;
+mod shown;
 mod source;
 
 pub use report::{

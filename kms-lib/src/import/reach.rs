@@ -1,8 +1,8 @@
 //! Grants on all keys: how far they reach beyond the keys of their source.
 
-use super::grants::shown;
 use super::report::ImportFindingKind;
 use super::run::Run;
+use super::shown::shown;
 use crate::lifecycle::import_grantor;
 use crate::types::actor::Role;
 use crate::types::grant::{Grant, GrantScope, Permission, StoredConditions};
