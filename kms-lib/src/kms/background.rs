@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::timeout;
 
-use super::schedule::Runner;
+use super::schedule::{Runner, pause};
 use crate::catalog::run_blocking;
 use crate::config::Config;
 use crate::outage::Outage;
@@ -36,12 +35,6 @@ pub(super) fn start(
         tasks.push(tokio::spawn(runner.run()));
     }
     Ok(tasks)
-}
-
-/// Waits for `time`. Returns true if the service is still running.
-pub(super) async fn pause(time: Duration, stopped: &mut watch::Receiver<bool>) -> bool {
-    // Otherwise the service was stopped or dropped.
-    timeout(time, stopped.wait_for(|stopped| *stopped)).await.is_err()
 }
 
 async fn look(shared: Weak<Shared>, high_water: Option<PathBuf>, mut stopped: watch::Receiver<bool>) {

@@ -4,9 +4,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
-use super::background::pause;
 use super::jobs;
 use super::lease::{self, Node, Turn};
 use super::steady::{self, Steady};
@@ -20,6 +19,12 @@ use crate::types::time::{Clock, Timestamp};
 const WAKE: Duration = Duration::from_secs(30);
 /// The interval at which a node on standby checks whether the lease holder has finished or stopped renewing.
 const STAND_BY: Duration = Duration::from_secs(10);
+
+/// Waits for `time`. Returns true if the service is still running.
+pub(super) async fn pause(time: Duration, stopped: &mut watch::Receiver<bool>) -> bool {
+    // Otherwise the service was stopped or dropped.
+    timeout(time, stopped.wait_for(|stopped| *stopped)).await.is_err()
+}
 
 /// The periods of a schedule, read with a clock that may jump.
 struct Timetable {
