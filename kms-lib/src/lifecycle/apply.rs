@@ -2,7 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
-use super::command::{CheckedKey, Command, KeyEdit, NewVersion};
+use super::command::{CheckedKey, Command, KeyEdit};
+use super::new_version::NewVersion;
 use super::permits::is_trimmable;
 use crate::grants::CREATOR_PERMISSIONS;
 use crate::types::actor::Role;

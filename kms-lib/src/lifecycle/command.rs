@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::imported::{ImportFinalisation, ImportRotation, ImportRun, ImportedGrants, ImportedKey, LegacyPage};
+use super::new_version::NewVersion;
 use crate::audit::recorded::Recorded;
 use crate::crypto::provider::Ed25519;
 use crate::envelope::Seals;
@@ -12,23 +13,10 @@ use crate::types::actor::Role;
 use crate::types::audit::Action;
 use crate::types::grant::{Conditions, GrantScope, Permission};
 use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId, ServiceKeyId, VersionId};
-use crate::types::key::{AuditContext, KeyPurpose, KeyType, Material};
+use crate::types::key::{AuditContext, KeyPurpose, KeyType};
 use crate::types::quarantine::{EntityRow, EntityTable, Quarantined};
 use crate::types::root_key::{RootKeyGeneration, ServiceKeyKind, Wrapped, generations_of};
 use crate::types::time::Timestamp;
-
-/// A new version with its generated and wrapped material.
-#[derive(Clone, Debug)]
-pub struct NewVersion {
-    /// The new version's id.
-    pub id: VersionId,
-    /// The version's number.
-    pub version: u32,
-    /// The wrapped material and the public key.
-    pub material: Material,
-    /// The material's fingerprint.
-    pub fingerprint: [u8; 32],
-}
 
 /// A key to be created, with validated attributes.
 #[derive(Clone, Debug)]

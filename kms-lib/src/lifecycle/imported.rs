@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::command::NewVersion;
+use super::new_version::NewVersion;
 use crate::types::actor::Role;
 use crate::types::grant::{GrantScope, Permission, StoredConditions};
 use crate::types::ids::{GrantId, ImportRunId, KeyId, VersionId};

@@ -7,6 +7,7 @@ mod apply_rights;
 mod apply_root_keys;
 mod command;
 mod imported;
+mod new_version;
 mod permits;
 mod validate;
 
@@ -15,11 +16,12 @@ pub use apply_import::import_grantor;
 pub use apply_root_keys::leaked_service_keys;
 pub use command::{
     CheckedCredential, CheckedGrant, CheckedKey, CheckedWrapping, Command, KeyEdit, NewGeneration, NewIntegrityKey,
-    NewQuarantined, NewSigningKey, NewVersion, NewWrapping, Released, ResealedRow, Resealing, Wrapping,
+    NewQuarantined, NewSigningKey, NewWrapping, Released, ResealedRow, Resealing, Wrapping,
 };
 pub use imported::{
     ImportFinalisation, ImportRotation, ImportRun, ImportedGrant, ImportedGrants, ImportedKey, ImportedMaterial,
     ImportedVersion, LegacyPage,
 };
+pub use new_version::NewVersion;
 pub use permits::{Refusal, is_trimmable, permits};
 pub use validate::{check_metadata, check_name, check_period, check_type_and_purpose};
