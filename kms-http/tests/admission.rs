@@ -176,7 +176,7 @@ async fn half_heads_without_a_credential_leave_room_for_others() {
         let _ = stream.write_all(half.as_bytes()).await;
         held.push(stream);
         if n % 100 == 99 {
-            // While heads are still arriving, the head of a newcomer may be evicted for one of them: it is told to retry.
+            // While other heads are still arriving, that of a newcomer may be evicted for one of them: then it retries.
             let mut newcomer = String::new();
             for _ in 0..10 {
                 newcomer = answer(connect_from(&server, [127, 0, 0, 3]).await, &whole).await;

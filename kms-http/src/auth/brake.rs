@@ -110,7 +110,7 @@ impl Failures {
         Ok(())
     }
 
-    /// Takes back a count, since the attempt was none that failed.
+    /// Takes back the count of an attempt that did not fail.
     pub fn take_back(&self, network: &Owner) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(until) = state.until.get_mut(network) {

@@ -51,9 +51,10 @@ impl Drop for Piece {
 }
 
 /// Reserves memory for a response, by resizing the reservation of the request if there is one. If memory is short, a
-/// list is refused, because nothing but reading was done. Other responses are sent regardless, from all free memory:
-/// the operation was performed, and its request, which had a reservation, was about as large. The reservation becomes
-/// an extension of the response, for [`guard`]; a reservation that the response already carries is kept.
+/// list is refused, because nothing but reading was done. Other responses are sent regardless, from all free memory,
+/// because the operation was performed. What exceeds that is not counted: the response to a batch can be ten times as
+/// large as its request. The reservation becomes an extension of the response, for [`guard`]; a reservation that the
+/// response already carries is kept.
 pub fn hold(
     mut response: Response,
     room: Option<Room>,
