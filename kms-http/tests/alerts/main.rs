@@ -1,4 +1,4 @@
-//! Tests of the alert rules of `examples/http`: each fault is caused, and the service is scraped before and after.
+//! Tests of the alert rules in `examples/http`: each test causes a fault, and scrapes the service before and after it.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail by a panic, and says what it skips")]
 
@@ -24,8 +24,8 @@ use tempfile::TempDir;
 
 const PUBLIC: [(&str, &str); 1] = [("KMS_HTTP_METRICS_PUBLIC", "true")];
 
-/// What is not caused here: a target that is down is Prometheus's own finding, and two days do not pass. Both have a
-/// test in `alerts-test.yml`.
+/// Alerts without a real fault in this file: Prometheus itself finds that a target is down, and `KmsNotVerified` takes
+/// two days. `alerts-test.yml` tests both.
 const NOT_CAUSED: [&str; 2] = ["KmsDown", "KmsNotVerified"];
 
 #[test]
@@ -39,7 +39,7 @@ fn the_rules_are_sound_and_their_own_tests_pass() {
         if NOT_CAUSED.contains(&name) {
             assert!(synthetic.contains(&format!("alertname: {name}")), "{name} has no test");
         } else {
-            assert!(caused.contains(&format!("fires(\"{name}\"")), "{name} is fired by no real fault");
+            assert!(caused.contains(&format!("fires(\"{name}\"")), "no test in this file causes {name}");
         }
     }
     if !has_promtool() {
@@ -51,13 +51,13 @@ fn the_rules_are_sound_and_their_own_tests_pass() {
     }
 }
 
-/// A scrape that is made anew.
+/// Waits until the cached exposition has expired, and scrapes.
 async fn scrape(client: &Client) -> String {
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     client.get("/metrics").await.text
 }
 
-/// Scrapes until a line is there.
+/// Scrapes until the exposition contains this line.
 async fn scrape_until(client: &Client, line: &str) -> String {
     for _ in 0..600 {
         let metrics = client.get("/metrics").await;
@@ -66,7 +66,7 @@ async fn scrape_until(client: &Client, line: &str) -> String {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    panic!("{line} does not come: {}", client.get("/metrics").await.text);
+    panic!("the metrics never contained {line}: {}", client.get("/metrics").await.text);
 }
 
 async fn execute(store: &Path, sql: String) {
@@ -80,7 +80,7 @@ async fn encrypt(client: &Client) -> common::Answer {
 }
 
 #[tokio::test]
-async fn a_store_that_is_gone() {
+async fn a_missing_store_fires_store_down_and_failing() {
     let server = Server::start_on_file(&PUBLIC);
     let admin = server.client();
     admin.aes_key("users").await;
@@ -95,7 +95,7 @@ async fn a_store_that_is_gone() {
 }
 
 #[tokio::test]
-async fn a_log_that_was_altered() {
+async fn an_altered_log_fires_tampering() {
     let server = Server::start_on_file(&PUBLIC);
     let admin = server.client();
     admin.aes_key("users").await;
@@ -107,9 +107,8 @@ async fn a_log_that_was_altered() {
     assert_fires("KmsTampering", 5, Fault::Stays, &before, &after);
 }
 
-/// A row that was altered is not used after the next start.
 #[tokio::test]
-async fn a_grant_that_was_altered() {
+async fn an_altered_grant_fires_quarantine() {
     let mut server = Server::start_on_file(&PUBLIC);
     let admin = server.client();
     let grant = json!({"principal": "shop", "role": "app", "keyId": "*", "allowedOps": ["encrypt"]});
@@ -122,9 +121,9 @@ async fn a_grant_that_was_altered() {
     assert_fires("KmsQuarantine", 1, Fault::Stays, &before, &after);
 }
 
-/// The store is rolled back while the service runs, which has anchored the lost state.
+/// The store is rolled back while the service runs. The service has already anchored the state that is lost.
 #[tokio::test]
-async fn a_log_that_was_put_back() {
+async fn a_rolled_back_log_fires_ledger_stopped_and_diverged() {
     let places = TempDir::new().unwrap();
     let file = places.path().join("anchors.jsonl");
     let anchors = [("KMS_HTTP_ANCHORS_FILE", file.to_str().unwrap()), ("KMS_HTTP_ANCHORS_EVERY_SECONDS", "1")];
@@ -155,17 +154,17 @@ async fn a_log_that_was_put_back() {
     assert!(refused.status.is_server_error(), "{}", refused.text);
     let after = scrape_until(&admin, "kms_ledger_running 0").await;
     assert_fires("KmsLedgerStopped", 1, Fault::Stays, &before, &after);
-    // Started again, nothing within the database shows it. The anchors do.
+    // After a restart, nothing in the database shows the rollback. The anchors do.
     server.kill();
     server.restart();
     let after = scrape_until(&server.client(), "kms_anchor_diverged 1").await;
     assert_fires("KmsDiverged", 1, Fault::Stays, &before, &after);
-    // The attribute that makes it append-only would keep its folder from going.
+    // The append-only attribute would prevent the folder's removal.
     let _ = Command::new("chattr").arg("-a").arg(&file).output();
 }
 
 #[tokio::test]
-async fn a_place_for_anchors_that_cannot_be_written() {
+async fn an_unwritable_anchor_file_fires_not_anchored() {
     let folder = TempDir::new().unwrap();
     let anchors = [("KMS_HTTP_ANCHORS_FILE", folder.path().to_str().unwrap()), ("KMS_HTTP_ANCHORS_EVERY_SECONDS", "1")];
     let server = Server::start_on_file(&[&PUBLIC[..], &anchors].concat());
@@ -178,7 +177,7 @@ async fn a_place_for_anchors_that_cannot_be_written() {
 }
 
 #[tokio::test]
-async fn tls_files_that_are_broken_or_past_their_time() {
+async fn broken_and_expiring_tls_files_fire() {
     let (authority, files) = (Authority::new("servers"), Files::new());
     files.install(&authority.server(1));
     let (certificate, key) = (files.path("server.pem"), files.path("server.key"));
@@ -188,7 +187,7 @@ async fn tls_files_that_are_broken_or_past_their_time() {
     ];
     let server = Server::start_on_file(&[&PUBLIC[..], &tls].concat());
     let mut anybody = server.client_with(None);
-    // It sees a certificate that no client would take.
+    // The client accepts any certificate, also an expired one.
     anybody.http = reqwest::Client::builder().danger_accept_invalid_certs(true).build().unwrap();
     let before = scrape_until(&anybody, "kms_reload_failures_total 0").await;
     files.write("server.pem", "garbage");
@@ -209,7 +208,7 @@ async fn tls_files_that_are_broken_or_past_their_time() {
 }
 
 #[tokio::test]
-async fn callers_that_are_not_recognised() {
+async fn unknown_callers_fire() {
     let server = Server::start_on_file(&[PUBLIC[0], ("KMS_HTTP_AUTH_FAILURES_PER_SECOND", "1000")]);
     let before = scrape(&server.client()).await;
     let nobody = server.client_with(Some("kms_guess"));
@@ -221,9 +220,9 @@ async fn callers_that_are_not_recognised() {
     assert_fires("KmsManyDenials", 17, Fault::GoesOn, &before, &after);
 }
 
-/// Nothing can be committed for a while: callers wait for that, and those behind them are turned away.
+/// A lock on the store delays commits: the callers in process wait, and the service refuses the callers behind them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_is_slow() {
+async fn a_slow_store_fires_overloaded_and_slow() {
     let limits = [("KMS_HTTP_CONCURRENCY", "1"), ("KMS_HTTP_QUEUE", "0")];
     let server = Server::start_on_file(&[&PUBLIC[..], &limits].concat());
     let admin = server.client();
@@ -234,7 +233,7 @@ async fn a_store_that_is_slow() {
         let mut other = SqliteConnection::connect(&url).await.unwrap();
         sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
         let waiting = admin.clone();
-        // Now and then the other call has the only place when it comes.
+        // Retries, because the list below may occupy the only place.
         let waiting = tokio::spawn(async move { while encrypt(&waiting).await.status != 200 {} });
         while admin.get("/v1/keys").await.status != 503 {}
         for _ in 0..40 {
@@ -250,7 +249,7 @@ async fn a_store_that_is_slow() {
     assert_fires("KmsSlowCommits", 17, Fault::GoesOn, &before, &after);
 }
 
-/// A small file system over a folder, until this is dropped.
+/// A file system of 24 MiB, mounted over a folder until the value is dropped.
 struct Small(TempDir);
 
 impl Small {
@@ -259,7 +258,7 @@ impl Small {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(folder.path());
         if !mount.output().is_ok_and(|run| run.status.success()) {
-            eprintln!("SKIPPED: no file system can be mounted here, so a full disk is not tested");
+            eprintln!("SKIPPED: mounting a file system is not permitted, so a full disk is not tested");
             return None;
         }
         Some(Self(folder))
@@ -273,7 +272,7 @@ impl Drop for Small {
 }
 
 #[tokio::test]
-async fn a_disk_that_is_full() {
+async fn a_full_disk_fires() {
     let Some(disk) = Small::new() else { return };
     let url = format!("sqlite:{}", disk.0.path().join("kms.db").display());
     let server = Server::start_on_file(&[PUBLIC[0], ("KMS_STORE_URL", &url), ("KMS_DISK_ALARM_MIB", "1")]);
@@ -282,7 +281,7 @@ async fn a_disk_that_is_full() {
     let before = scrape_until(&admin, "kms_store_low 0").await;
     let mut stuff = Command::new("dd");
     stuff.args(["if=/dev/zero", "bs=4k"]).arg(format!("of={}", disk.0.path().join("stuffing").display()));
-    assert!(!stuff.output().unwrap().status.success(), "there is room left");
+    assert!(!stuff.output().unwrap().status.success(), "the disk is not full");
     for _ in 0..10_000 {
         if encrypt(&admin).await.status != 200 {
             break;
@@ -293,9 +292,9 @@ async fn a_disk_that_is_full() {
     assert_fires("KmsStoreLow", 6, Fault::Stays, &before, &after);
 }
 
-/// A key that was made a hundred days ago, and a scheduler that does not rotate.
+/// The key was created 100 days ago, and the scheduler is disabled.
 #[tokio::test]
-async fn a_key_whose_rotation_is_due() {
+async fn an_overdue_rotation_fires() {
     let home = TempDir::new().unwrap();
     let store = home.path().join("kms.db");
     let key = format!("hex:{}", "07".repeat(32));

@@ -1,4 +1,4 @@
-//! The alert rules of `examples/http`, held against what a service was scraped for before a fault and after it.
+//! Evaluates the alert rules in `examples/http` with promtool, on scrapes made before and after a fault.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,16 +11,16 @@ use tempfile::TempDir;
 /// The minute of the scrape that sees the fault.
 const FAULT: usize = 20;
 
-/// How a fault goes on after it was seen.
+/// How the metrics continue after the scrape that shows the fault.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
-    /// It stays as it is: what was counted is counted once.
+    /// All values stay as they are: counters increase once.
     Stays,
-    /// What was counted between the two scrapes is counted every minute.
+    /// Counters increase every minute by the difference between the two scrapes.
     GoesOn,
 }
 
-/// Whether promtool is there; says so if not.
+/// Whether promtool is installed. Prints a message if it is not.
 pub fn has_promtool() -> bool {
     let is_there = Command::new("promtool").arg("--version").output().is_ok_and(|run| run.status.success());
     if !is_there {
@@ -29,18 +29,18 @@ pub fn has_promtool() -> bool {
     is_there
 }
 
-/// Runs promtool in the folder of the rules.
+/// Runs promtool in the folder that contains the rules.
 pub fn promtool(arguments: &[&str]) -> Output {
     Command::new("promtool").args(arguments).current_dir(examples()).output().unwrap()
 }
 
-/// The folder of the rules.
+/// The folder that contains the rules, `examples/http`.
 pub fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/http").canonicalize().unwrap()
 }
 
-/// The series of a scrape, with the labels that Prometheus adds. Points in time are moved to where the tests of rules
-/// begin: 1970.
+/// The series of a scrape, with the labels that Prometheus adds. Timestamps are shifted, because promtool's tests begin
+/// in 1970.
 fn series(text: &str) -> BTreeMap<String, f64> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     let line = |line: &str| {
@@ -62,7 +62,7 @@ fn is_counter(name: &str) -> bool {
     ["_total", "_bucket", "_count", "_sum"].iter().any(|end| name.ends_with(end))
 }
 
-/// Runs promtool on one alert: whether it is there in this minute, of these series.
+/// Whether promtool reports the alert as firing in this minute of these series.
 fn is_fired(alert: &str, inputs: &str, minute: usize) -> bool {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("test.yml");
@@ -78,7 +78,7 @@ fn is_fired(alert: &str, inputs: &str, minute: usize) -> bool {
     !run.status.success()
 }
 
-/// Asserts that an alert is there some minutes after a fault, and would not be without it.
+/// Asserts that the alert fires `minutes` after the fault, and does not fire without the fault.
 pub fn assert_fires(alert: &str, minutes: usize, fault: Fault, before: &str, after: &str) {
     if !has_promtool() {
         return;
@@ -87,7 +87,7 @@ pub fn assert_fires(alert: &str, minutes: usize, fault: Fault, before: &str, aft
     let (mut quiet, mut faulty) = (String::new(), String::new());
     for (name, later) in &after {
         let earlier = before.get(name);
-        // A series that is new has no value before.
+        // A new series has no earlier value.
         let old = earlier.map_or_else(|| format!("_x{}", FAULT - 1), |earlier| format!("{earlier}x{}", FAULT - 1));
         let growth = later - earlier.unwrap_or(&0.0);
         let new = match fault {
@@ -100,6 +100,6 @@ pub fn assert_fires(alert: &str, minutes: usize, fault: Fault, before: &str, aft
         }
     }
     let minute = FAULT + minutes;
-    assert!(!is_fired(alert, &quiet, minute), "{alert} is there without a fault");
-    assert!(is_fired(alert, &faulty, minute), "{alert} is not there after the fault: {faulty}");
+    assert!(!is_fired(alert, &quiet, minute), "{alert} fires without a fault");
+    assert!(is_fired(alert, &faulty, minute), "{alert} does not fire after the fault: {faulty}");
 }

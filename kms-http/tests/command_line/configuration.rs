@@ -1,4 +1,4 @@
-//! Configuration by file, environment and flags, and what checking it finds.
+//! Tests of configuration by file, environment and flags, and of `config check`.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -26,7 +26,7 @@ fn configuration_by_file_environment_and_flags() {
     let variables = [
         ("KMS_HTTP_CONNECTIONS", "20"),
         ("KMS_GRACE_DAYS", "2"),
-        // What Kubernetes injects for Services called `kms`, `kms-http` and `db`, and what platforms say of ports.
+        // Kubernetes sets such variables for Services called `kms`, `kms-http` and `db`. Hosting platforms set `PORT`.
         ("KMS_SERVICE_HOST", "10.96.0.17"),
         ("KMS_PORT", "tcp://10.96.0.17:8080"),
         ("KMS_PORT_8080_TCP_ADDR", "10.96.0.17"),
@@ -76,7 +76,7 @@ fn configuration_by_file_environment_and_flags() {
         let message = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(message.contains(what) && !message.contains("battery"), "{message}");
     }
-    // A secret in a file that others may read is none.
+    // A file with a secret must not be readable by other users.
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
     let refused = check(&[], &[]);
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
@@ -85,7 +85,7 @@ fn configuration_by_file_environment_and_flags() {
 }
 
 #[test]
-fn what_could_not_be_served_is_found_by_checking() {
+fn config_check_finds_settings_that_serve_would_refuse() {
     let home = TempDir::new().unwrap();
     for set in ["log=foo=bar=baz", "tls.certificate_file=/none.pem", "oidc.issuer=http://example.com"] {
         let mut command = program(&home);

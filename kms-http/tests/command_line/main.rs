@@ -1,4 +1,4 @@
-//! Tests of the command line, with the program itself.
+//! Tests of the command line. They run the program `kms-http`.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail by a panic, and says what it skips")]
 

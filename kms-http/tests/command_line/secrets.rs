@@ -1,4 +1,4 @@
-//! Root keys and first tokens: where they go, and what becomes of them.
+//! Tests of root keys and first tokens: where the program writes them, and which files it accepts.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::common::{Server, program};
 use crate::{out, parsed};
 
-/// What is written to standard output without a terminal is kept by the log of a container.
+/// Without a terminal, standard output usually ends in the log of a container, which must not contain the token.
 #[tokio::test]
 async fn the_first_token_is_in_a_file_unless_there_is_a_terminal() {
     let server = Server::start_on_file(&[]);
@@ -46,7 +46,7 @@ fn init_makes_a_key_and_a_token() {
     assert!(made["credential"]["expiresAt"].is_string(), "for a day, unless asked otherwise");
     let lasting = parsed(&program(&home).args(["--json", "init", "--days", "0"]).output().unwrap());
     assert_eq!(lasting["credential"]["expiresAt"], Value::Null);
-    // Another token, but not another key.
+    // A second `init` makes another token, but keeps the root key.
     let again = parsed(&program(&home).args(["--json", "init"]).output().unwrap());
     assert_eq!(again["rootKeyFile"], Value::Null);
     std::fs::remove_file(home.path().join(".config/mini-kms/root.key")).unwrap();
@@ -85,11 +85,11 @@ fn the_root_key_comes_from_a_file_that_is_named() {
 }
 
 #[test]
-fn half_a_root_key_is_not_taken_for_one() {
+fn an_incomplete_root_key_file_is_ignored() {
     let home = TempDir::new().unwrap();
     let folder = home.path().join(".config/mini-kms");
     std::fs::create_dir_all(&folder).unwrap();
-    // Left of one that was killed while it wrote: not taken for a key.
+    // A process that was killed while it wrote the key leaves such a file.
     std::fs::write(folder.join("root.key.1.new"), b"base64:AAAA").unwrap();
     parsed(&program(&home).args(["--json", "init"]).output().unwrap());
     let names: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -97,9 +97,9 @@ fn half_a_root_key_is_not_taken_for_one() {
     out(&program(&home).arg("status").output().unwrap());
 }
 
-/// A root key is replaced on the command line, while the service runs.
+/// The commands run while the service runs.
 #[tokio::test]
-async fn a_root_key_is_replaced() {
+async fn a_root_key_is_replaced_on_the_command_line() {
     let folder = TempDir::new().unwrap();
     let next = folder.path().join("next.key");
     std::fs::write(&next, format!("hex:{}\n", "5a".repeat(32))).unwrap();
@@ -108,24 +108,24 @@ async fn a_root_key_is_replaced() {
     parsed(&server.command(&["--json", "key", "create", "users"]));
     let list = || parsed(&server.command(&["--json", "root-key", "list"]));
     assert_eq!(list().as_array().unwrap().len(), 1);
-    assert_eq!(server.command(&["root-key", "retire", "1"]).status.code(), Some(1), "the last one");
+    assert_eq!(server.command(&["root-key", "retire", "1"]).status.code(), Some(1), "it is the only root key");
     assert_eq!(server.command(&["root-key", "verify"]).status.code(), Some(2));
 
     let tried = parsed(&server.command(&["--json", "root-key", "verify", "--planned"]));
     assert_eq!((tried["done"].as_u64(), tried["failed"].as_u64()), (Some(3), Some(0)));
     assert_eq!(parsed(&server.command(&["--json", "root-key", "add"]))["generation"], 2);
-    assert_eq!(server.command(&["root-key", "add"]).status.code(), Some(1), "twice");
+    assert_eq!(server.command(&["root-key", "add"]).status.code(), Some(1), "the root key was added before");
     let plan = parsed(&server.command(&["--json", "root-key", "rewrap", "--dry-run"]));
     assert_eq!((plan["materials"].as_u64(), plan["calls"][1]["wraps"].as_u64()), (Some(1), Some(1)));
-    assert_eq!(server.command(&["root-key", "verify", "2"]).status.code(), Some(4), "one is missing");
+    assert_eq!(server.command(&["root-key", "verify", "2"]).status.code(), Some(4), "one material has no new wrapping");
     assert!(out(&server.command(&["root-key", "rewrap"])).contains("wrapped 1 of 3"));
     assert!(out(&server.command(&["root-key", "verify", "2"])).contains("verified 3 of 3"));
-    // The running service has learnt of the new key.
+    // The running service wraps new keys under the new root key too.
     let made = serde_json::json!({"name": "later", "type": "AES256_GCM", "purpose": "ENCRYPTION"});
     server.client().post("/v1/keys", made).await.expect(201);
-    assert_eq!(server.command(&["root-key", "retire", "1"]).status.code(), Some(1), "one is not verified");
+    assert_eq!(server.command(&["root-key", "retire", "1"]).status.code(), Some(1), "one new wrapping is not verified");
     let leaked = server.command(&["root-key", "retire", "1", "--compromised"]);
-    assert_eq!(leaked.status.code(), Some(1), "the keys of the service may have leaked");
+    assert_eq!(leaked.status.code(), Some(1), "the service keys are not replaced yet");
     assert!(server.command(&["audit", "rotate-key"]).status.success());
     let replaced = parsed(&server.command(&["--json", "root-key", "replace-integrity-key"]));
     assert_eq!((replaced["number"].as_u64(), replaced["left"].as_u64()), (Some(2), Some(0)));
@@ -136,15 +136,15 @@ async fn a_root_key_is_replaced() {
     assert_eq!(parsed(&server.command(&["--json", "audit", "verify"]))["ok"], true);
 }
 
-/// Every command reads secrets, so none leaves its memory to others; nor what it writes.
+/// Every command reads secrets: no command may leave a core dump, or a file that other users can read.
 #[cfg(target_os = "linux")]
 #[test]
-fn commands_are_hardened_as_the_service_is() {
+fn commands_leave_no_core_dumps_and_no_readable_files() {
     let server = Server::start_on_file(&[]);
     let mut follow = program(&server.home);
     follow.args(["audit", "tail", "--follow"]).stdout(std::process::Stdio::piped());
     let mut follow = follow.spawn().unwrap();
-    // It has read the store when it says something.
+    // The command has read the store when its first output arrives.
     let mut said = [0];
     std::io::Read::read_exact(follow.stdout.as_mut().unwrap(), &mut said).unwrap();
     for process in [follow.id(), server.process.id()] {

@@ -1,4 +1,5 @@
-//! The life of a store: commands beside the service, backups, faults, read-only media, clocks, imported logs.
+//! Tests of commands on a store: beside a running service, with backups, tampered logs, read-only media, wrong clocks
+//! and imported logs.
 
 use kms_lib::{Actor, Clock, Config, Kms, Role, SchedulerConfig, Timestamp};
 use serde_json::{Value, json};
@@ -9,11 +10,11 @@ use crate::common::{Server, program};
 use crate::{out, parsed};
 
 #[tokio::test]
-async fn the_life_of_a_store() {
+async fn commands_work_beside_the_service_and_restore_a_backup() {
     let mut server = Server::start_on_file(&[]);
     let key_file = server.home.path().join(".config/mini-kms/root.key");
     assert_eq!(key_file.metadata().unwrap().mode() & 0o777, 0o600);
-    // While the service runs.
+    // These commands run while the service runs.
     parsed(&server.command(&["--json", "key", "create", "users", "--rotation-days", "90"]));
     assert_eq!(parsed(&server.command(&["--json", "key", "rotate", "users"]))["currentVersion"], 2);
     let listed = parsed(&server.command(&["--json", "key", "list"]));
@@ -27,7 +28,7 @@ async fn the_life_of_a_store() {
     auditor.get("/v1/keys/users").await.refused(401, "NotAuthenticated");
     assert_eq!(server.command(&["token", "revoke", id]).status.code(), Some(1));
 
-    // There are no certificates to be read again, and that is all.
+    // SIGHUP reloads certificates. Without TLS, it does nothing.
     server.signal("-HUP");
     let status = parsed(&server.command(&["--json", "status"]));
     assert_eq!(status["ready"], true);
@@ -44,7 +45,7 @@ async fn the_life_of_a_store() {
     assert_ne!(first_key, second_key);
     parsed(&server.command(&["--json", "audit", "verify", "--pinned-key", first_key.trim()]));
 
-    // A backup, a revocation, and the backup put in the store's place.
+    // The backup is older than the revocation, and replaces the store.
     let backup = server.home.path().join("backup.db");
     let backup = backup.to_str().unwrap();
     parsed(&server.command(&["--json", "backup", backup]));
@@ -70,7 +71,7 @@ async fn the_life_of_a_store() {
 }
 
 #[test]
-fn a_fault_in_the_log_has_its_own_exit_code() {
+fn a_tampered_log_has_its_own_exit_code() {
     let mut server = Server::start_on_file(&[]);
     out(&server.command(&["key", "create", "users"]));
     assert!(server.stop().success());
@@ -90,7 +91,7 @@ fn a_fault_in_the_log_has_its_own_exit_code() {
     assert_eq!((&report["ok"], &report["brokenAt"]), (&json!(false), &json!(2)));
 }
 
-/// A folder that is mounted over itself, read-only, until this is dropped.
+/// A folder that is mounted read-only over itself until the value is dropped.
 struct ReadOnly(std::path::PathBuf);
 
 impl ReadOnly {
@@ -100,7 +101,7 @@ impl ReadOnly {
             done.is_ok_and(|done| done.status.success())
         };
         if !mount(&["--bind", folder.to_str()?]) {
-            eprintln!("SKIPPED: a read-only medium needs the right to mount");
+            eprintln!("SKIPPED: mounting is not permitted, so a read-only medium is not tested");
             return None;
         }
         let mounted = Self(folder.to_owned());
@@ -138,9 +139,9 @@ fn commands_that_only_read_work_on_a_read_only_medium() {
     }
 }
 
-/// Only `serve` and `init` make a store: a command that found none must not pass for a success.
+/// Only `serve` and `init` create a store. Another command that finds no store fails.
 #[test]
-fn other_commands_make_no_store() {
+fn other_commands_create_no_store() {
     let home = TempDir::new().unwrap();
     parsed(&program(&home).args(["--json", "init"]).output().unwrap());
     let data = home.path().join(".local/share/mini-kms");
@@ -169,7 +170,7 @@ fn other_commands_make_no_store() {
             assert!(String::from_utf8_lossy(&output.stderr).contains("there is no store at"), "{output:?}");
         }
         assert!(!backup.exists() && std::fs::metadata(data.join("kms.db")).map_or(0, |file| file.len()) == 0);
-        // Nor does a start make another one in the place of one that was noted.
+        // `init` creates no second store where the high-water mark names one.
         let again = program(&home).arg("init").output().unwrap();
         assert_eq!(again.status.code(), Some(3), "{again:?}");
         assert!(String::from_utf8_lossy(&again.stderr).contains("is missing"), "{again:?}");
@@ -177,7 +178,7 @@ fn other_commands_make_no_store() {
     std::fs::remove_dir_all(&data).unwrap();
     std::fs::rename(&kept, &data).unwrap();
     out(&program(&home).arg("status").output().unwrap());
-    // Another user, who has no folder for what is noted, works on the same store and has nothing to compare it with.
+    // Another user works on the same store, but has no high-water mark to compare it with.
     let other = TempDir::new().unwrap();
     let store = format!("sqlite:{}", data.join("kms.db").display());
     let key = format!("file:{}", home.path().join(".config/mini-kms/root.key").display());
@@ -194,7 +195,7 @@ fn other_commands_make_no_store() {
 }
 
 #[tokio::test]
-async fn a_clock_that_was_ahead_is_acknowledged() {
+async fn a_clock_that_ran_ahead_is_acknowledged() {
     let mut server = Server::start_on_file(&[]);
     out(&server.command(&["key", "create", "users"]));
     let key = format!("file:{}", server.home.path().join(".config/mini-kms/root.key").display());
@@ -204,7 +205,7 @@ async fn a_clock_that_was_ahead_is_acknowledged() {
         .unwrap()
         .no_high_water()
         .clock(Clock::new(move || ahead));
-    // The scheduler does not run: its dates have all come.
+    // The scheduler is disabled, because all its jobs would be due.
     let config = config.scheduler(SchedulerConfig::disabled());
     let kms = Kms::open(config).await.unwrap();
     kms.session(Actor::new("alice", Role::Admin).unwrap()).rotate_key("users", None).await.unwrap();
@@ -215,7 +216,7 @@ async fn a_clock_that_was_ahead_is_acknowledged() {
     let refused = server.command(&["status"]);
     assert_eq!(refused.status.code(), Some(3), "{refused:?}");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("ClockSkew"), "{refused:?}");
-    // Nobody who does not know the time.
+    // The operator must state the current time.
     for now in ["1970-01-01T00:00:00Z", &ahead.to_string(), "soon", ""] {
         let refused = server.command(&["audit", "acknowledge-clock", "--now", now]);
         assert_eq!(refused.status.code(), Some(2), "{now}: {refused:?}");
@@ -229,7 +230,7 @@ async fn a_clock_that_was_ahead_is_acknowledged() {
         let answer = parsed(&server.command(&["--json", "audit", "acknowledge-clock", "--now", &now, "--restore"]));
         assert_eq!(answer, json!({"acknowledged": acknowledged, "clock": acknowledged, "restore": false}));
     }
-    // The service that runs goes on by itself.
+    // The running service continues without a restart.
     client.post("/v1/keys/users/rotate", json!({})).await.expect(200);
     out(&server.command(&["audit", "verify"]));
     let since = server.command(&["audit", "export", "--since", &now]);
@@ -270,7 +271,7 @@ async fn an_imported_log_is_listed_exported_and_verified() {
 }
 
 #[test]
-fn what_cannot_be_written_is_no_success() {
+fn output_that_cannot_be_written_is_an_error() {
     let home = TempDir::new().unwrap();
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let made = program(&home).args(["--json", "init"]).stdout(full).output().unwrap();

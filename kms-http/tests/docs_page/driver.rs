@@ -1,4 +1,4 @@
-//! The distribution's Chromium, driven by its own driver (W3C WebDriver): real clicks, on a desk or on a phone.
+//! Drives the distribution's Chromium with chromedriver (W3C WebDriver), on the screen of a desktop or of a phone.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -9,20 +9,20 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// How WebDriver names an element.
+/// The name of the member that contains an element's id (W3C WebDriver).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// What a page is looked at with.
+/// A color scheme and a screen.
 #[derive(Clone, Copy, Debug)]
 pub struct Form {
-    /// Whether the user prefers dark colours.
+    /// Whether the browser reports that the user prefers a dark color scheme.
     pub dark: bool,
-    /// Whether it is a phone's screen.
+    /// Whether the browser emulates the screen of a phone, 390 by 844 pixels.
     pub phone: bool,
 }
 
 impl Form {
-    /// All there are.
+    /// All combinations.
     pub const ALL: [Self; 4] = [
         Self { dark: false, phone: false },
         Self { dark: true, phone: false },
@@ -31,7 +31,7 @@ impl Form {
     ];
 }
 
-/// A browser with a page. Ends when dropped.
+/// A browser with one page. Killed when dropped.
 pub struct Browser {
     driver: Child,
     http: reqwest::Client,
@@ -42,7 +42,7 @@ pub struct Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // With the browser, which is in the driver's process group.
+        // The browser is in the driver's process group, so it is killed too.
         let group = format!("-{}", self.driver.id());
         let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
         let _ = self.driver.wait();
@@ -50,12 +50,12 @@ impl Drop for Browser {
 }
 
 impl Browser {
-    /// A browser, if there is one. Nothing but this machine can be reached from it.
+    /// Starts a browser that can only connect to this machine, or returns None if chromedriver is not installed.
     pub async fn start(form: Form) -> Option<Self> {
         let mut command = Command::new("chromedriver");
         command.arg("--port=0").process_group(0).stdout(Stdio::piped()).stderr(Stdio::null());
         let Ok(mut driver) = command.spawn() else {
-            eprintln!("SKIPPED: there is no driver of Chromium (tests/run installs it)");
+            eprintln!("SKIPPED: chromedriver is not installed (tests/run installs it)");
             return None;
         };
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
@@ -94,17 +94,17 @@ impl Browser {
         self.try_call(method, path, body).await.unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    /// Opens a page.
+    /// Opens the page at this URL.
     pub async fn open(&self, url: &str) {
         self.call(Method::POST, "/url", json!({"url": url})).await;
     }
 
-    /// What a script answers.
+    /// Runs a script in the page and returns its result.
     pub async fn script(&self, script: &str) -> Value {
         self.call(Method::POST, "/execute/sync", json!({"script": script, "args": []})).await
     }
 
-    /// Tries something with an element until it works: the page may be about to change.
+    /// Repeats an action on an element until it succeeds, because the page may still be changing.
     async fn with(&self, css: &str, what: &str, body: Value) -> Value {
         let mut failed = Value::Null;
         for _ in 0..300 {
@@ -124,7 +124,7 @@ impl Browser {
         panic!("{css}: {what}: {failed}");
     }
 
-    /// Presses an element, which must be visible and not covered.
+    /// Clicks an element. It must be visible and not covered.
     pub async fn press(&self, css: &str) {
         self.with(css, "click", json!({})).await;
     }
@@ -134,12 +134,12 @@ impl Browser {
         self.with(css, "value", json!({"text": text})).await;
     }
 
-    /// The text of an element, once it is there.
+    /// Waits for an element and returns its text.
     pub async fn text(&self, css: &str) -> String {
         self.with(css, "text", Value::Null).await.as_str().unwrap().to_owned()
     }
 
-    /// Keeps a picture for people, who look at it, if `KMS_TEST_SCREENSHOTS` names a folder.
+    /// Saves a screenshot for review, if `KMS_TEST_SCREENSHOTS` names a folder.
     pub async fn picture(&self, name: &str) {
         let Some(folder) = std::env::var_os("KMS_TEST_SCREENSHOTS") else { return };
         let picture = self.call(Method::GET, "/screenshot", Value::Null).await;
@@ -149,7 +149,7 @@ impl Browser {
         std::fs::write(std::path::Path::new(&folder).join(format!("docs-{name}-{form}.png")), bytes).unwrap();
     }
 
-    /// What the console said, but for answers that are errors.
+    /// The messages on the browser's console, without those about responses with an error status.
     pub async fn console(&self) -> Vec<String> {
         let entries = self.call(Method::POST, "/se/log", json!({"type": "browser"})).await;
         let messages = entries.as_array().unwrap().iter().map(|entry| entry["message"].as_str().unwrap().to_owned());

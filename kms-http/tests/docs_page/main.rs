@@ -1,5 +1,4 @@
-//! Tests of `/docs` in a browser: light and dark, on large and small screens, without external resources, and with the
-//! right contract.
+//! Tests of `/docs` in a browser: light and dark, on large and small screens, and without external resources.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail by a panic, and says what it skips")]
 
@@ -11,7 +10,7 @@ use common::{Client, Server};
 use driver::{Browser, Form};
 use serde_json::{Value, json};
 
-/// Opens an operation, presses Execute, and answers the status and the body that are shown.
+/// Opens an operation, clicks Execute, and returns the status and the body that the page shows.
 async fn execute(browser: &Browser, operation: &str) -> (String, String) {
     let within = |css: &str| format!("#operations-{operation} {css}");
     browser.press(&within(".opblock-summary-control")).await;
@@ -25,7 +24,7 @@ async fn execute(browser: &Browser, operation: &str) -> (String, String) {
     (status.lines().next().unwrap().to_owned(), body)
 }
 
-/// Says who is calling: a value for each scheme of the page.
+/// Fills in the page's dialog for credentials: one value for each security scheme.
 async fn authorize(browser: &Browser, values: &[&str]) {
     browser.press(".auth-wrapper .authorize").await;
     for (n, value) in values.iter().enumerate() {
@@ -37,7 +36,7 @@ async fn authorize(browser: &Browser, values: &[&str]) {
     browser.press(".auth-container .btn-done").await;
 }
 
-/// Presses Execute on what a newcomer does first, as the page proposes it.
+/// Clicks Execute on the operations that a newcomer tries first, with the examples that the page proposes.
 async fn first_steps(browser: &Browser) {
     let (status, body) = execute(browser, "Keys-createKey").await;
     assert_eq!(status, "201", "{body}");
@@ -47,10 +46,10 @@ async fn first_steps(browser: &Browser) {
     assert!(status == "200" && body.contains("\"ciphertext\": "), "{status}: {body}");
 }
 
-/// The page fits its screen, and the console has no complaints.
+/// Asserts that the page fits the screen and that the console has no messages.
 async fn assert_sound(browser: &Browser, form: Form) {
     let width = browser.script("return document.documentElement.scrollWidth - window.innerWidth").await;
-    assert!(width.as_i64().unwrap() <= 0, "{form:?}: it is wider than its screen by {width}");
+    assert!(width.as_i64().unwrap() <= 0, "{form:?}: the page is {width} pixels wider than the screen");
     assert_eq!(browser.console().await, [""; 0], "{form:?}");
 }
 
@@ -71,11 +70,11 @@ async fn operations_are_executed_with_a_token() {
         let is_dark = browser.script("return document.documentElement.classList.contains('dark-mode')").await;
         assert_eq!(is_dark, json!(form.dark));
         assert_sound(&browser, form).await;
-        // Pressing buttons takes seconds; half of the forms do for that, unless somebody wants to look at all.
+        // Clicking takes seconds, so half of the forms suffice, unless screenshots of all are wanted.
         if form.dark != form.phone && std::env::var_os("KMS_TEST_SCREENSHOTS").is_none() {
             continue;
         }
-        // Without a token it says so.
+        // Without a token, the page shows the error.
         let (status, body) = execute(&browser, "Keys-listKeys").await;
         assert!(status == "401" && body.contains("NotAuthenticated"), "{status}: {body}");
         authorize(&browser, &[&server.admin]).await;
@@ -96,9 +95,9 @@ async fn operations_are_executed_with_trusted_headers() {
     }
 }
 
-/// Calls every operation that takes a body with the body that the contract proposes.
+/// Calls every operation with a body, with the example in the contract.
 #[tokio::test]
-async fn the_examples_of_the_contract_are_taken() {
+async fn the_examples_of_the_contract_are_accepted() {
     let server = Server::start_on_file(&[]);
     let admin = server.client();
     admin.rsa_key("contracts", "SIGNING").await;
@@ -111,31 +110,32 @@ async fn the_examples_of_the_contract_are_taken() {
     let mut bodies = 0;
     for (path, operations) in contract["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
-            assert!(tags.contains(&&operation["tags"][0]), "{method} {path} is in no group");
+            assert!(tags.contains(&&operation["tags"][0]), "{method} {path} has no tag");
             let Some(body) = operation.get("requestBody") else { continue };
             let example = &body["content"]["application/json"]["example"];
             assert!(example.is_object(), "{method} {path} has no example");
             bodies += 1;
-            assert_taken(&admin, method, path, example).await;
+            assert_accepted(&admin, method, path, example).await;
         }
     }
     assert!(bodies > 20, "{bodies}");
 }
 
-async fn assert_taken(admin: &Client, method: &str, path: &str, example: &Value) {
+async fn assert_accepted(admin: &Client, method: &str, path: &str, example: &Value) {
     let path = path.replace("{key}", "users").replace("{version}", "1");
     let request = admin.request(method.to_uppercase().parse().unwrap(), &path).json(example);
     let answer = Client::send(request).await;
-    // The examples' ciphertext is of another store and its key. What is refused for the state it finds was understood.
+    // The ciphertext in the examples is from another store. A conflict with the store's state shows that the request
+    // was valid.
     let is_understood = answer.status.is_success()
         || answer.status == 409
         || ["InvalidCiphertext", "KeyNotFound"].map(Value::from).contains(&answer.json()["code"]);
     assert!(is_understood, "{method} {path} {example}: {}", answer.text);
 }
 
-/// The schemes are those that are on, so that the page asks for what callers have.
+/// The page asks only for credentials of the authentication methods that are enabled.
 #[tokio::test]
-async fn the_contract_names_the_schemes_that_are_on() {
+async fn the_contract_names_the_enabled_security_schemes() {
     let server = Server::start_on_file(&[]);
     let contract = server.client_with(None).get("/openapi.json").await.expect(200);
     assert_eq!(contract["components"]["securitySchemes"].as_object().unwrap().keys().collect::<Vec<_>>(), ["bearer"]);
@@ -151,7 +151,7 @@ async fn the_contract_names_the_schemes_that_are_on() {
 }
 
 #[tokio::test]
-async fn the_page_is_served_with_a_policy_of_its_own() {
+async fn the_page_has_its_own_content_security_policy() {
     let server = Server::start_on_file(&[]);
     let nobody = server.client_with(None);
     for (path, kind) in [

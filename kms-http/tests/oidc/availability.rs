@@ -1,3 +1,5 @@
+//! Tests of the issuer's availability: rotated keys, outages, faulty documents and untrusted certificates.
+
 use std::sync::Arc;
 
 use axum::http::StatusCode;
@@ -10,12 +12,12 @@ use tokio::sync::Semaphore;
 use crate::issuer::{Fault, Issuer, SigningKey};
 use crate::{alice, claims, refused, settings, verifier};
 
-/// Keys are asked for with every token.
+/// Settings with which every token causes a request for the issuer's keys.
 fn eager(issuer: &Issuer) -> OidcSettings {
     OidcSettings { refresh_seconds: 0, stale_seconds: 3600, retry_seconds: 0, ..settings(issuer) }
 }
 
-/// Keys are asked for once, and never again within a test.
+/// Settings with which the verifier requests the issuer's keys once in a test.
 fn lazy(issuer: &Issuer) -> OidcSettings {
     OidcSettings { refresh_seconds: 3600, stale_seconds: 3600, retry_seconds: 3600, ..settings(issuer) }
 }
@@ -27,7 +29,7 @@ fn unavailable(outcome: Result<(String, kms_lib::Role), AuthError>) {
 }
 
 #[tokio::test]
-async fn a_rolled_key_is_learned_and_a_withdrawn_one_forgotten() {
+async fn rotated_keys_are_fetched_and_withdrawn_ones_dropped() {
     let (old, new) = (SigningKey::es256("old"), SigningKey::rs256("new"));
     let issuer = Issuer::start(&[&old]).await;
     let settings = OidcSettings { retry_seconds: 0, ..lazy(&issuer) };
@@ -42,7 +44,7 @@ async fn a_rolled_key_is_learned_and_a_withdrawn_one_forgotten() {
     let eager = OidcVerifier::new(eager(&issuer)).unwrap();
     assert_eq!(eager.authenticate(&old.token(&claims(&issuer))).await, alice());
     issuer.publish(&[&new]);
-    // The new keys come beside the requests, which meanwhile go on with those that are known.
+    // The new keys are fetched in the background. Meanwhile, tokens are verified with the known keys.
     while eager.authenticate(&old.token(&claims(&issuer))).await == alice() {
         tokio::task::yield_now().await;
     }
@@ -51,7 +53,7 @@ async fn a_rolled_key_is_learned_and_a_withdrawn_one_forgotten() {
 }
 
 #[tokio::test]
-async fn made_up_keys_do_not_flood_the_issuer() {
+async fn unknown_key_ids_do_not_flood_the_issuer() {
     let key = SigningKey::es256("a");
     let issuer = Issuer::start(&[&key]).await;
     let verifier = OidcVerifier::new(lazy(&issuer)).unwrap();
@@ -86,7 +88,7 @@ async fn many_callers_make_one_request() {
 }
 
 #[tokio::test]
-async fn who_hangs_up_does_not_stop_others_from_learning_the_keys() {
+async fn a_cancelled_caller_does_not_cancel_the_fetch_for_others() {
     let key = SigningKey::es256("a");
     let issuer = Issuer::start(&[&key]).await;
     let gate = Arc::new(Semaphore::new(0));
@@ -103,13 +105,13 @@ async fn who_hangs_up_does_not_stop_others_from_learning_the_keys() {
     assert!(caller.await.unwrap_err().is_cancelled());
     gate.add_permits(1);
 
-    // No further attempt is due for an hour: the one that was begun must have come to its end.
+    // The next attempt is due in an hour, so the first fetch must have completed.
     assert_eq!(verifier.authenticate(&token).await, alice());
     assert_eq!(issuer.key_requests(), 1);
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_away_is_no_reason_to_refuse_or_to_believe() {
+async fn an_unreachable_issuer_makes_no_token_valid_or_invalid() {
     let (key, other) = (SigningKey::es256("a"), SigningKey::es256("b"));
     let mut issuer = Issuer::start(&[&key]).await;
     let token = key.token(&claims(&issuer));
@@ -124,7 +126,7 @@ async fn an_issuer_that_is_away_is_no_reason_to_refuse_or_to_believe() {
     unavailable(patient.authenticate(&other.token(&claims(&issuer))).await);
     unavailable(strict.authenticate(&token).await);
     unavailable(fresh.authenticate(&token).await);
-    // What can be seen to be bad without the issuer stays bad.
+    // A token that is malformed is refused without the issuer.
     refused(patient.authenticate("a.b.c").await);
 
     issuer.start_again().await;
@@ -134,7 +136,7 @@ async fn an_issuer_that_is_away_is_no_reason_to_refuse_or_to_believe() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_away_is_not_asked_again_at_once() {
+async fn a_failing_issuer_is_not_asked_again_at_once() {
     let key = SigningKey::es256("a");
     let issuer = Issuer::start(&[&key]).await;
     *issuer.shared.key_fault.lock().unwrap() = Some(Fault::Status(StatusCode::INTERNAL_SERVER_ERROR));
@@ -146,7 +148,7 @@ async fn an_issuer_that_is_away_is_not_asked_again_at_once() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_never_answers_delays_nobody_while_its_keys_are_trusted() {
+async fn a_silent_issuer_delays_no_caller_while_its_keys_are_fresh() {
     let key = SigningKey::es256("a");
     let issuer = Issuer::start(&[&key]).await;
     let verifier = OidcVerifier::new(OidcSettings { timeout_seconds: 3_600, ..eager(&issuer) }).unwrap();
@@ -155,14 +157,14 @@ async fn an_issuer_that_never_answers_delays_nobody_while_its_keys_are_trusted()
     *issuer.shared.gate.lock().unwrap() = Some(Arc::new(Semaphore::new(0)));
     for _ in 0..10 {
         let answered = tokio::time::timeout(std::time::Duration::from_secs(60), verifier.authenticate(&token)).await;
-        assert_eq!(answered.expect("it waits for the issuer"), alice());
+        assert_eq!(answered.expect("the caller waits for the issuer"), alice());
     }
-    // The fetch is under way all the same: it will be known when the issuer answers.
+    // The fetch is under way nevertheless.
     issuer.shared.arrived.acquire_many(2).await.unwrap().forget();
 }
 
 #[tokio::test]
-async fn keys_are_kept_fresh_without_callers() {
+async fn keys_are_refreshed_without_callers() {
     let (old, new) = (SigningKey::es256("old"), SigningKey::es256("new"));
     let issuer = Issuer::start(&[&old]).await;
     let verifier = OidcVerifier::new(OidcSettings { retry_seconds: 0, refresh_seconds: 1, ..lazy(&issuer) }).unwrap();
@@ -180,7 +182,7 @@ async fn keys_are_kept_fresh_without_callers() {
 }
 
 #[tokio::test]
-async fn documents_that_are_none_teach_nothing() {
+async fn faulty_documents_are_rejected_and_change_nothing() {
     let key = SigningKey::es256("a");
     let issuer = Issuer::start(&[&key]).await;
     let verifier = OidcVerifier::new(eager(&issuer)).unwrap();
@@ -212,13 +214,13 @@ async fn documents_that_are_none_teach_nothing() {
         *issuer.shared.discovery_fault.lock().unwrap() = None;
     }
     assert_eq!(verifier.authenticate(&token).await, alice());
-    // What was learned before stays good.
+    // Keys that were fetched before stay valid.
     *issuer.shared.key_fault.lock().unwrap() = Some(Fault::Endless);
     assert_eq!(verifier.authenticate(&token).await, alice());
 }
 
 #[tokio::test]
-async fn an_issuer_that_never_answers_is_given_up() {
+async fn a_request_to_a_silent_issuer_times_out() {
     let key = SigningKey::es256("a");
     let issuer = Issuer::start(&[&key]).await;
     *issuer.shared.key_fault.lock().unwrap() = Some(Fault::Silence);
@@ -227,7 +229,7 @@ async fn an_issuer_that_never_answers_is_given_up() {
 }
 
 #[tokio::test]
-async fn discovery_must_be_the_issuers_own() {
+async fn a_discovery_document_must_name_its_issuer() {
     let key = SigningKey::es256("a");
     let issuer = Issuer::start(&[&key]).await;
     let keys = format!("{}/keys", issuer.url);
@@ -244,13 +246,13 @@ async fn discovery_must_be_the_issuers_own() {
         *issuer.shared.discovery.lock().unwrap() = document;
         unavailable(OidcVerifier::new(eager(&issuer)).unwrap().authenticate(&token).await);
     }
-    // Without discovery.
+    // A configured `jwks_uri` needs no discovery document.
     let direct = OidcVerifier::new(OidcSettings { jwks_uri: Some(keys), ..eager(&issuer) }).unwrap();
     assert_eq!(direct.authenticate(&token).await, alice());
 }
 
 #[tokio::test]
-async fn keys_are_there_before_the_first_token_if_asked_for() {
+async fn prefetched_keys_need_no_issuer_at_the_first_token() {
     let key = SigningKey::es256("a");
     let mut issuer = Issuer::start(&[&key]).await;
     let verifier = OidcVerifier::new(lazy(&issuer)).unwrap();
@@ -260,7 +262,7 @@ async fn keys_are_there_before_the_first_token_if_asked_for() {
 }
 
 #[tokio::test]
-async fn an_https_issuer_must_have_a_certificate_that_is_trusted() {
+async fn an_https_issuer_must_have_a_trusted_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let stranger = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
@@ -272,9 +274,9 @@ async fn an_https_issuer_must_have_a_certificate_that_is_trusted() {
     let token = key.token(&claims(&issuer));
     assert_eq!(trusting("server.pem").authenticate(&token).await, alice());
     unavailable(trusting("stranger.pem").authenticate(&token).await);
-    // The system's authorities do not know it either.
+    // The system's authorities do not trust the certificate either.
     unavailable(verifier(&issuer).authenticate(&token).await);
-    // From https there is no way to plain http.
+    // The discovery document of an https issuer must not lead to plain http.
     let plain = Issuer::start(&[&key]).await;
     *issuer.shared.discovery.lock().unwrap() = json!({"issuer": issuer.url, "jwks_uri": format!("{}/keys", plain.url)});
     unavailable(trusting("server.pem").authenticate(&token).await);

@@ -1,4 +1,4 @@
-//! An OpenID Connect issuer on loopback, with real keys, whose faults can be chosen.
+//! An OpenID Connect issuer on the loopback interface, with real keys. Tests choose its faults.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -38,7 +38,7 @@ enum Pair {
     Ed(Ed25519KeyPair),
 }
 
-/// A key of the issuer's, or of somebody who would like to be.
+/// A signing key of the issuer, or of an attacker.
 pub struct SigningKey {
     pub id: String,
     pub algorithm: &'static str,
@@ -83,7 +83,7 @@ impl SigningKey {
         }
     }
 
-    /// The public part as RFC 7517 and RFC 8037 write it, without `alg` and `use`.
+    /// The public key as a JWK (RFC 7517, RFC 8037), without `alg` and `use`.
     pub fn bare_jwk(&self) -> Value {
         let mut jwk = match &self.pair {
             Pair::Rsa(pair, _) => {
@@ -108,9 +108,9 @@ impl SigningKey {
         jwk
     }
 
-    /// What an attacker may use as the secret of an HMAC: all forms in which the public key is known.
+    /// All encodings of the public key. An attacker may use any of them as the secret of an HMAC.
     pub fn public_forms(&self) -> Vec<Vec<u8>> {
-        let Pair::Rsa(pair, _) = &self.pair else { panic!("an RSA key is meant") };
+        let Pair::Rsa(pair, _) = &self.pair else { panic!("the key is not an RSA key") };
         let der = pair.public_key().as_der().unwrap().as_ref().to_vec();
         let text = base64::engine::general_purpose::STANDARD.encode(&der);
         let lines: Vec<_> = text.as_bytes().chunks(64).map(|line| str::from_utf8(line).unwrap()).collect();
@@ -135,15 +135,15 @@ impl SigningKey {
     }
 }
 
-/// What the issuer answers with instead of its documents.
+/// A faulty response of the issuer.
 #[derive(Clone)]
 pub enum Fault {
     Status(StatusCode),
     Redirect(String),
     Body(Vec<u8>),
-    /// Chunks without end and without an announced length.
+    /// A response of endless chunks, without `content-length`.
     Endless,
-    /// Nothing, ever.
+    /// No response, ever.
     Silence,
 }
 
@@ -153,9 +153,9 @@ pub struct Shared {
     pub key_fault: Mutex<Option<Fault>>,
     pub discovery_fault: Mutex<Option<Fault>>,
     pub key_requests: AtomicUsize,
-    /// Requests for the key set that have come in.
+    /// One permit for each request for the key set.
     pub arrived: Semaphore,
-    /// With this, the key set is answered when the test says so.
+    /// If set, each response with the key set takes one permit.
     pub gate: Mutex<Option<Arc<Semaphore>>>,
 }
 
@@ -175,7 +175,7 @@ impl Issuer {
         issuer
     }
 
-    /// An issuer on `https://HOST:PORT`, which makes `server.pem` and `server.key` in this folder.
+    /// Starts an issuer at `https://HOST:PORT`. Its certificate and key are `server.pem` and `server.key` in `folder`.
     pub async fn start_https(host: &str, folder: &Path, keys: &[&SigningKey]) -> Self {
         let generated = rcgen::generate_simple_self_signed(vec![host.to_owned()]).unwrap();
         let files = TlsSettings {
@@ -226,7 +226,7 @@ impl Issuer {
         self.running = Some(tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() }));
     }
 
-    /// Nobody listens any more.
+    /// Stops listening, so connections are refused.
     pub async fn stop(&mut self) {
         if let Some(running) = self.running.take() {
             running.abort();
@@ -239,7 +239,7 @@ impl Issuer {
     }
 }
 
-/// A listener that makes TLS handshakes.
+/// A listener whose connections have completed their TLS handshakes.
 struct TlsListener {
     listener: TcpListener,
     tls: Arc<TlsServer>,

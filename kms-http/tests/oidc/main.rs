@@ -20,7 +20,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// Claims of a token that is good for an hour.
+/// The claims of a token that is valid for an hour.
 fn claims(issuer: &Issuer) -> Value {
     json!({"iss": issuer.url, "aud": "kms", "sub": "Alice", "iat": now(), "nbf": now(), "exp": now() + 3600})
 }
@@ -37,7 +37,7 @@ fn alice() -> Result<(String, Role), AuthError> {
     Ok(("Alice".to_owned(), Role::App))
 }
 
-/// The reason for which a token is refused for good.
+/// The reason why the token was rejected. Panics if it was not.
 #[track_caller]
 fn refused(outcome: Result<(String, Role), AuthError>) -> String {
     match outcome {

@@ -35,7 +35,7 @@ async fn tokens_of_every_algorithm_are_accepted() {
 }
 
 #[tokio::test]
-async fn a_token_counts_within_its_time_only() {
+async fn a_token_is_valid_only_within_its_times() {
     let key = SigningKey::es256("a");
     let issuer = Issuer::start(&[&key]).await;
     let strict = OidcVerifier::new(OidcSettings { leeway_seconds: 0, ..settings(&issuer) }).unwrap();
@@ -69,7 +69,7 @@ async fn a_token_counts_within_its_time_only() {
 }
 
 #[tokio::test]
-async fn a_token_must_be_of_the_issuer_and_for_this_service() {
+async fn a_token_must_name_the_issuer_and_this_service() {
     let key = SigningKey::es256("a");
     let issuer = Issuer::start(&[&key]).await;
     let settings = OidcSettings { audiences: vec!["kms".into(), "kms-eu".into()], ..settings(&issuer) };
@@ -110,11 +110,11 @@ async fn tokens_without_a_signature_of_the_issuer_are_refused() {
         }
     }
 
-    // The key of the same name, but another's.
+    // The attacker's key has the same id.
     let thief = SigningKey::rs256("a");
     assert_eq!(refused(verifier.authenticate(&thief.token(&good)).await), "the token's signature does not verify");
 
-    // Keys that the token itself brings along are nothing to it.
+    // Keys in the token's header are ignored.
     for header in [
         json!({"alg": "RS256", "kid": "a", "jwk": thief.jwk()}),
         json!({"alg": "RS256", "jwk": thief.jwk()}),
@@ -123,7 +123,7 @@ async fn tokens_without_a_signature_of_the_issuer_are_refused() {
         refused(verifier.authenticate(&thief.token_with(&header, &good)).await);
     }
 
-    // A good token, changed.
+    // A valid token with altered parts.
     let token = key.token(&good);
     let parts: Vec<_> = token.split('.').collect();
     let admin = base64url(with(good.clone(), "sub", json!("root")).to_string());
@@ -133,7 +133,7 @@ async fn tokens_without_a_signature_of_the_issuer_are_refused() {
 }
 
 #[tokio::test]
-async fn the_public_key_is_no_secret() {
+async fn the_public_key_is_not_accepted_as_an_hmac_secret() {
     let key = SigningKey::rs256("a");
     let issuer = Issuer::start(&[&key]).await;
     let verifier = verifier(&issuer);
@@ -187,7 +187,7 @@ async fn the_algorithm_must_be_that_of_the_key() {
 }
 
 #[tokio::test]
-async fn a_key_without_a_name_is_found_if_it_is_the_only_one() {
+async fn a_key_without_an_id_is_used_if_it_is_the_only_one() {
     let (a, b, ec) = (SigningKey::rs256("a"), SigningKey::rs256("b"), SigningKey::es256("c"));
     let issuer = Issuer::start(&[&a, &ec]).await;
     let nameless = a.token_with(&json!({"alg": "RS256"}), &claims(&issuer));
@@ -196,7 +196,7 @@ async fn a_key_without_a_name_is_found_if_it_is_the_only_one() {
     refused(verifier(&issuer).authenticate(&nameless).await);
 }
 
-/// What an RSA signature over `message` comes to before it is raised to anything (RFC 8017, 9.2).
+/// The encoded message (EMSA-PKCS1-v1_5, RFC 8017, section 9.2) of `message`, before the RSA operation.
 fn padded(message: &str, length: usize) -> Vec<u8> {
     const SHA_256: [u8; 19] = [
         0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04,
@@ -213,8 +213,8 @@ fn padded(message: &str, length: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn weak_keys_verify_nothing() {
-    // With the exponent 1 anybody's padded block is a signature: only that such keys are not used stands against it.
+async fn weak_rsa_keys_are_not_used() {
+    // With the exponent 1, the encoded message itself is a valid signature, so such a key must not be used.
     let issuer = Issuer::start(&[]).await;
     for length in [128, 256] {
         let mut modulus = vec![0xc5; length];
@@ -229,7 +229,7 @@ async fn weak_keys_verify_nothing() {
 }
 
 #[tokio::test]
-async fn tokens_of_another_kind_are_refused() {
+async fn tokens_of_other_types_are_refused() {
     let key = SigningKey::es256("a");
     let issuer = Issuer::start(&[&key]).await;
     let verifier = verifier(&issuer);
@@ -284,21 +284,21 @@ async fn garbage_is_refused_without_asking_the_issuer() {
     }
     assert_eq!(issuer.key_requests(), 0);
 
-    // Good headers with bodies that are none.
+    // Valid headers with invalid bodies.
     for body in ["", "e30", "bnVsbA", "W10", "!!", "AAAA"] {
         refused(verifier.authenticate(&format!("{header}.{body}.AA")).await);
     }
 }
 
 #[tokio::test]
-async fn bodies_that_are_no_claims_are_refused_though_signed() {
+async fn signed_bodies_that_are_not_claims_are_refused() {
     let key = SigningKey::es256("a");
     let issuer = Issuer::start(&[&key]).await;
     let verifier = verifier(&issuer);
     for body in [json!(null), json!([]), json!("text"), json!(1), json!({})] {
         refused(verifier.authenticate(&key.token(&body)).await);
     }
-    // A claim that stands twice is taken for neither.
+    // A claim that occurs twice makes the token invalid.
     let twice = format!(r#"{{"iss":"{0}","aud":"kms","sub":"a","exp":1,"exp":{1}}}"#, issuer.url, now() + 3600);
     let header = base64url(json!({"alg": "ES256", "kid": "a"}).to_string());
     let message = format!("{header}.{}", base64url(twice));
@@ -373,7 +373,7 @@ async fn roles_come_from_the_configured_claim_only() {
         let (_, role) = by(configured).authenticate(&token).await.unwrap();
         assert_eq!(role, expected, "{configured} with {claim} = {value}");
     }
-    // Nothing configured: no claim gives more than `app`.
+    // Without a configured claim, every caller has the role `app`.
     let token = key.token(&with(claims(&issuer), "role", json!("admin")));
     assert_eq!(verifier(&issuer).authenticate(&token).await, alice());
 }

@@ -1,4 +1,4 @@
-//! A collector: `collector.py` in a virtual environment that `tests/run` makes.
+//! Runs `collector.py` in a virtual environment that `tests/run` creates.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A running collector. Ends when dropped.
+/// A running collector. Killed when dropped.
 pub struct Collector {
     folder: TempDir,
     environment: Vec<(&'static str, String)>,
@@ -24,12 +24,12 @@ impl Drop for Collector {
 }
 
 impl Collector {
-    /// One over http.
+    /// Starts a collector over http, or returns None if `KMS_TEST_OTLP` is not set.
     pub fn start() -> Option<Self> {
         Self::start_in(TempDir::new().unwrap(), "http", &[])
     }
 
-    /// One over https, whose certificate is its own authority.
+    /// Starts a collector over https with a self-signed certificate, or returns None if `KMS_TEST_OTLP` is not set.
     pub fn start_with_tls() -> Option<Self> {
         let folder = TempDir::new().unwrap();
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
@@ -40,7 +40,7 @@ impl Collector {
     }
 
     fn start_in(folder: TempDir, scheme: &str, tls: &[PathBuf]) -> Option<Self> {
-        // The folder of programs of an environment with opentelemetry-proto in it.
+        // The `bin` folder of a virtual environment with opentelemetry-proto.
         let Some(programs) = std::env::var_os("KMS_TEST_OTLP") else {
             eprintln!("SKIPPED: opentelemetry-proto is not installed (tests/run installs it)");
             return None;
@@ -67,29 +67,29 @@ impl Collector {
         self.environment.iter().map(|(name, value)| (*name, value.as_str())).collect()
     }
 
-    /// What it answers from now on.
+    /// Sets the status of all further responses.
     pub fn answer(&self, status: u16) {
         fs::write(self.folder.path().join("status"), status.to_string()).unwrap();
     }
 
-    /// The spans that it was sent.
+    /// The spans received so far.
     pub fn spans(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.folder.path().join("spans")).unwrap_or_default();
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
     }
 
-    /// The span of the request with this id.
+    /// The span of the request with this request id, if it was received.
     pub fn of_request(&self, id: &str) -> Option<Value> {
         self.spans().into_iter().find(|span| span["attributes"]["request_id"] == id)
     }
 
-    /// Waits for the span of the request with this id.
+    /// Waits for the span of the request with this request id.
     pub async fn wait_for(&self, id: &str) {
         self.find(id, |span| span["attributes"]["request_id"] == id).await;
     }
 
-    /// A span that is so, once it is there.
+    /// Waits for a span that satisfies `is_so`.
     pub async fn find(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         for _ in 0..600 {
             if let Some(span) = self.spans().into_iter().find(&is_so) {
@@ -97,10 +97,10 @@ impl Collector {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("no span of {what}: {:?}", self.spans());
+        panic!("no span of {what} was received: {:?}", self.spans());
     }
 
-    /// Whether this stood in anything that it was sent.
+    /// Whether any request body contained this text.
     pub fn has_seen(&self, text: &str) -> bool {
         let bodies = fs::read(self.folder.path().join("bodies")).unwrap();
         bodies.windows(text.len()).any(|window| window == text.as_bytes())

@@ -21,16 +21,16 @@ use tempfile::TempDir;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
-/// `SPAN_KIND_SERVER` and `SPAN_KIND_CLIENT`.
+/// OpenTelemetry's numbers for `SPAN_KIND_SERVER` and `SPAN_KIND_CLIENT`.
 const KINDS: (u64, u64) = (2, 3);
-/// `STATUS_CODE_ERROR`.
+/// OpenTelemetry's number for `STATUS_CODE_ERROR`.
 const ERROR: u64 = 2;
 
 fn traceparent(flags: &str) -> String {
     format!("00-{TRACE}-{PARENT}-{flags}")
 }
 
-/// Sends a request with an id and headers.
+/// Sends a request with this request id and these headers.
 async fn send(client: &Client, method: Method, path: &str, id: &str, headers: &[(&str, &str)], body: Option<Value>) {
     let mut request = client.request(method, path).header("x-request-id", id);
     for (name, value) in headers {
@@ -50,12 +50,12 @@ async fn requests_have_spans_without_secrets() {
     );
     let admin = server.client();
     admin.aes_key("users").await;
-    let plaintext = "the plaintext that nobody is to see";
+    let plaintext = "a secret plaintext";
     let within = [("traceparent", &*traceparent("01")), ("tracestate", "vendor=value")];
     let body = json!({"keyId": "users", "plaintext": plaintext, "aad": {"tenant": "the-context"}});
     send(&admin, Method::POST, "/v1/crypto/encrypt", "within", &within, Some(body.clone())).await;
     let encrypted = admin.post("/v1/crypto/encrypt", body).await.expect(200);
-    // The caller of this trace does not record it.
+    // The flag says that the caller does not record the trace.
     let unsampled = [("traceparent", &*traceparent("00"))];
     send(&admin, Method::GET, "/v1/keys/users", "unsampled", &unsampled, None).await;
     let broken = [("traceparent", "00-xyz-1-01"), ("tracestate", "vendor=value")];
@@ -80,13 +80,13 @@ async fn requests_have_spans_without_secrets() {
     assert_eq!(span["resource"]["service.name"], "kms-http");
     assert_eq!(span["resource"]["service.version"], env!("CARGO_PKG_VERSION"));
     assert_eq!((&span["headers"]["authorization"], &span["events"]), (&json!("Bearer for-traces"), &json!(0)));
-    // What the library does within it.
+    // The span of the library is a child of the request's span.
     let children: Vec<Value> = collector.spans().into_iter().filter(|child| child["parent"] == span["id"]).collect();
     assert_eq!(children.len(), 1, "{children:?}");
     assert_eq!((&children[0]["name"], &children[0]["trace"]), (&json!("kms.operate"), &json!(TRACE)));
     assert_eq!(children[0]["attributes"], json!({"action": "ENCRYPT", "principal": "admin", "items": "1"}));
 
-    assert!(collector.of_request("unsampled").is_none(), "it is recorded although its caller does not record it");
+    assert!(collector.of_request("unsampled").is_none(), "the caller does not record this trace");
     let own = of("broken");
     assert_eq!((&own["parent"], &own["state"]), (&json!(""), &json!("")), "{own}");
     let unknown = of("unknown");
@@ -95,7 +95,7 @@ async fn requests_have_spans_without_secrets() {
     assert!(unknown["attributes"].get("principal").is_none() && unknown["status"] == 0, "{unknown}");
     let lost = of("lost");
     assert_eq!((&lost["name"], &lost["attributes"]["error.type"]), (&json!("GET"), &json!("NotFound")));
-    // A line of the access log leads to its trace.
+    // A line of the access log names the trace.
     let log = std::fs::read_to_string(server.home.path().join("log")).unwrap();
     let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let line = lines.into_iter().find(|line| line["request_id"] == "broken").unwrap();
@@ -113,7 +113,7 @@ async fn requests_have_spans_without_secrets() {
 }
 
 #[tokio::test]
-async fn what_is_left_is_exported_at_the_end() {
+async fn queued_spans_are_exported_at_the_end() {
     let Some(collector) = Collector::start() else { return };
     let mut server = Server::start_on_file(&collector.environment());
     send(&server.client(), Method::GET, "/v1/keys", "at-the-end", &[], None).await;
@@ -121,9 +121,9 @@ async fn what_is_left_is_exported_at_the_end() {
     assert!(collector.of_request("at-the-end").is_some(), "{:?}", collector.spans());
 }
 
-/// A collector that takes connections and never answers.
+/// The collector accepts connections and never answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collector_that_hangs_costs_a_count() {
+async fn a_hanging_collector_costs_only_dropped_spans() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     let mut server = Server::start_on_file(&[
@@ -132,7 +132,7 @@ async fn a_collector_that_hangs_costs_a_count() {
     ]);
     let admin = server.client();
     let before = server.resident_kib();
-    // More than the queue has room for.
+    // More spans than the queue can hold.
     let asking: Vec<_> = (0..8)
         .map(|_| {
             let admin = admin.clone();
@@ -149,17 +149,17 @@ async fn a_collector_that_hangs_costs_a_count() {
     let text = scrape_beyond(&admin, "kms_otlp_spans_dropped_total", 0).await;
     assert_eq!(metric(&text, "kms_otlp_spans_exported_total"), 0);
     assert!(server.resident_kib() < before + 64 * 1024, "{} KiB, then {}", before, server.resident_kib());
-    // It ends although nobody takes what is left.
+    // The service ends although it cannot export the queued spans.
     assert!(server.stop().success());
 }
 
 #[tokio::test]
-async fn a_collector_that_is_down_has_one_line_and_is_found_again() {
+async fn an_outage_of_the_collector_is_logged_once_and_ends() {
     let Some(collector) = Collector::start() else { return };
     collector.answer(400);
     let server = Server::start_on_file(&collector.environment());
     let admin = server.client();
-    // One outage, several exports.
+    // Several exports fail in one outage.
     let text = scrape_beyond(&admin, "kms_otlp_export_failures_total", 2).await;
     assert!(metric(&text, "kms_otlp_spans_dropped_total") > 0);
     collector.answer(200);
@@ -179,7 +179,7 @@ async fn a_collector_that_is_down_has_one_line_and_is_found_again() {
 }
 
 #[tokio::test]
-async fn the_trace_is_given_on_to_the_issuer() {
+async fn requests_to_the_issuer_continue_the_trace() {
     let Some(collector) = Collector::start() else { return };
     let seen = Arc::new(Mutex::new(Vec::<HeaderMap>::new()));
     let seeing = Arc::clone(&seen);
@@ -200,7 +200,7 @@ async fn the_trace_is_given_on_to_the_issuer() {
     ];
     let server = Server::start_on_file(&[&collector.environment()[..], &environment].concat());
     let parent = traceparent("01");
-    // Its claims are good, so that the issuer's keys are asked for.
+    // The claims are valid, so the service requests the issuer's keys.
     let encode = |part: Value| base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, part.to_string());
     let header = encode(json!({"alg": "RS256", "kid": "a"}));
     let claims = encode(json!({"iss": url, "aud": "kms", "sub": "alice", "exp": 4_102_444_800_u64}));
@@ -208,32 +208,32 @@ async fn the_trace_is_given_on_to_the_issuer() {
     send(&server.client_with(Some(&jwt)), Method::GET, "/v1/keys", "asks", &[("traceparent", &parent)], None).await;
     collector.wait_for("asks").await;
     let request = collector.of_request("asks").unwrap();
-    // It may come later than the span that it is within.
+    // The child span may be exported later than its parent.
     let is_fetch = |span: &Value| span["name"] == "oidc.fetch" && span["trace"] == TRACE;
     let fetch = collector.find("a fetch", is_fetch).await;
     assert_eq!((&fetch["parent"], &fetch["kind"]), (&request["id"], &json!(KINDS.1)));
     let given = format!("00-{TRACE}-{}-01", fetch["id"].as_str().unwrap());
     let seen = seen.lock().unwrap();
     let found = seen.iter().find(|headers| headers.get("traceparent").is_some_and(|value| *value == given));
-    assert!(!found.expect("the trace is not given on").contains_key("tracestate"), "{seen:?}");
+    assert!(!found.expect("no request to the issuer continues the trace").contains_key("tracestate"), "{seen:?}");
 }
 
 #[tokio::test]
-async fn a_share_of_the_traces_is_recorded() {
+async fn traces_are_sampled() {
     let Some(collector) = Collector::start() else { return };
     let server =
         Server::start_on_file(&[&collector.environment()[..], &[("KMS_HTTP_OTLP_SAMPLE_PERCENT", "0")]].concat());
     let admin = server.client();
     send(&admin, Method::GET, "/v1/keys", "own", &[], None).await;
-    // A caller that records its trace gets the spans of it.
+    // If the caller records the trace, the service records its spans too.
     send(&admin, Method::GET, "/v1/keys", "asked", &[("traceparent", &traceparent("01"))], None).await;
     collector.wait_for("asked").await;
     assert!(collector.of_request("own").is_none());
 }
 
-/// For the service, only its own faults are errors.
+/// A span has the status error only if the service is at fault.
 #[tokio::test]
-async fn faults_of_the_service_are_errors() {
+async fn spans_of_internal_faults_have_the_status_error() {
     let Some(collector) = Collector::start() else { return };
     let server = Server::start_on_file(&collector.environment());
     let admin = server.client();
@@ -247,7 +247,7 @@ async fn faults_of_the_service_are_errors() {
 }
 
 #[test]
-fn settings_that_make_no_sense_are_refused() {
+fn invalid_settings_are_refused() {
     let home = TempDir::new().unwrap();
     let headers = home.path().join("headers");
     let headers = headers.to_str().unwrap();

@@ -1,5 +1,5 @@
-//! A balancer: asks nodes whether they are ready, sends requests to those that are over connections that it keeps, and
-//! sends a request again only if it never went out.
+//! A load balancer. It checks which nodes are ready, sends requests to those over persistent connections, and repeats a
+//! request only if no byte of it was sent.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -19,26 +19,26 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
-/// How often each node is asked whether it is ready.
+/// Pause between two checks of all nodes.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Versions of HTTP.
+/// The version of HTTP that a worker uses.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Protocol {
-    /// HTTP/1.1.
+    /// HTTP/1.1 within TLS.
     Http1,
-    /// HTTP/2, agreed upon within TLS.
+    /// HTTP/2 within TLS, selected by ALPN.
     Http2,
 }
 
-/// A connection that is kept.
+/// A persistent connection.
 enum Kept {
     Http1(http1::SendRequest<Body>),
     Http2(http2::SendRequest<Body>),
 }
 
 impl Kept {
-    /// Waits until a request can be sent. An error: the connection ends, and nothing was sent.
+    /// Waits until a request can be sent. Fails if the connection ends; then nothing was sent.
     async fn ready(&mut self) -> hyper::Result<()> {
         match self {
             Self::Http1(sender) => sender.ready().await,
@@ -59,7 +59,7 @@ struct Seen {
     served: AtomicU64,
 }
 
-/// The balancer.
+/// The load balancer and the counts of its requests.
 pub struct Balancer {
     tls: ClientConfig,
     ports: Vec<u16>,
@@ -73,7 +73,7 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// A balancer for nodes on these ports, none of which is ready as far as it knows.
+    /// Creates a balancer for nodes on these ports. It regards none as ready before the first check.
     pub fn new(tls: &ClientConfig, ports: Vec<u16>, token: String) -> Self {
         Self {
             tls: tls.clone(),
@@ -88,7 +88,7 @@ impl Balancer {
         }
     }
 
-    /// Whether a node was ready when it was asked last.
+    /// Whether the node was ready at the last check.
     pub fn is_ready(&self, node: usize) -> bool {
         self.nodes[node].is_ready.load(Ordering::Relaxed)
     }
@@ -96,20 +96,20 @@ impl Balancer {
     pub fn served(&self, node: usize) -> u64 {
         self.nodes[node].served.load(Ordering::Relaxed)
     }
-    /// What failed.
+    /// A description of each failed request.
     pub fn failures(&self) -> Vec<String> {
         self.failures.lock().unwrap().clone()
     }
-    /// Ends watching and working.
+    /// Stops the checks and the workers.
     pub fn stop(&self) {
         self.is_over.store(true, Ordering::Relaxed);
     }
-    /// An encryption past the balancer.
+    /// Counts an encryption that the test itself requested.
     pub fn count_own_encryption(&self) {
         self.own.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What came of it.
+    /// A summary for messages: requests by node, repetitions and failures.
     pub fn report(&self) -> String {
         let served: Vec<u64> = (0..self.ports.len()).map(|node| self.served(node)).collect();
         let again = self.sent_again.load(Ordering::Relaxed);
@@ -118,7 +118,7 @@ impl Balancer {
         format!("served by node: {served:?}; sent again: {again}; failures: {count}, the first: {first:?}")
     }
 
-    /// Waits until something is so.
+    /// Waits until the condition holds.
     pub async fn until(&self, is_so: impl Fn(&Self) -> bool) {
         for _ in 0..2_400 {
             if is_so(self) {
@@ -126,10 +126,10 @@ impl Balancer {
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
-        panic!("it does not come to that: {}", self.report());
+        panic!("the condition was never met: {}", self.report());
     }
 
-    /// Asks the nodes all the time whether they are ready.
+    /// Starts the task that checks repeatedly which nodes are ready.
     pub fn watch(self: &Arc<Self>) -> JoinHandle<()> {
         let balancer = Arc::clone(self);
         tokio::spawn(async move {
@@ -143,7 +143,7 @@ impl Balancer {
         })
     }
 
-    /// Asks a node over a connection for this request alone: the answer, as an error if it is one.
+    /// Sends a request to a node over a new connection. An unsuccessful response is an error.
     pub async fn ask(&self, node: usize, method: &str, path: &str, body: Option<&Value>) -> Result<Value, String> {
         let mut kept = self.connect(node, Protocol::Http1).await.map_err(|e| e.to_string())?;
         let request = self.request(method, path, body);
@@ -151,14 +151,14 @@ impl Balancer {
         if status.is_success() { Ok(serde_json::from_str(&text).unwrap_or_default()) } else { Err(text) }
     }
 
-    /// Sends requests one after the other, as fast as they are answered. Answers how many encrypted something.
+    /// Starts a worker that sends requests one after the other. The task returns how many encryptions succeeded.
     pub fn work(self: &Arc<Self>, worker: usize, protocol: Protocol) -> JoinHandle<usize> {
         let balancer = Arc::clone(self);
         tokio::spawn(async move {
             let mut kept = HashMap::new();
             let (mut encrypted, mut ciphertext, mut round) = (0, Value::Null, 0);
             while !balancer.is_over.load(Ordering::Relaxed) {
-                // What one node encrypts another one decrypts, most of the time.
+                // Usually, another node decrypts the ciphertext.
                 let answer = balancer.call(&mut kept, protocol, "POST", "/v1/crypto/encrypt", Some(&encrypt())).await;
                 if let Some(answer) = answer {
                     encrypted += 1;
@@ -177,7 +177,7 @@ impl Balancer {
         })
     }
 
-    /// Sends a request to a node that is ready. What failed is noted.
+    /// Sends a request to a node that is ready, and records a failure.
     async fn call(
         &self,
         kept: &mut HashMap<usize, Kept>,
@@ -201,7 +201,7 @@ impl Balancer {
                     }
                     self.note(format!("{method} {path}: {status} {text}"));
                 }
-                // The connection ended before the request went out.
+                // The connection ended before the request was sent.
                 Err(error) if error.is_canceled() => {
                     self.sent_again.fetch_add(1, Ordering::Relaxed);
                     continue;
@@ -210,11 +210,11 @@ impl Balancer {
             }
             return None;
         }
-        self.note(format!("{method} {path}: no node takes it"));
+        self.note(format!("{method} {path}: no node accepts it"));
         None
     }
 
-    /// The connection that was kept, unless the node has said that it ends (`connection: close`, GOAWAY), or a new one.
+    /// The persistent connection, or a new one if the node has ended it (`connection: close`, GOAWAY).
     async fn usable(&self, kept: Option<Kept>, node: usize, protocol: Protocol) -> std::io::Result<Kept> {
         if let Some(mut connection) = kept
             && connection.ready().await.is_ok()
@@ -228,7 +228,7 @@ impl Balancer {
         self.failures.lock().unwrap().push(failure);
     }
 
-    /// The next node that is ready.
+    /// Waits for a node that is ready. Nodes take turns.
     async fn choose(&self) -> usize {
         loop {
             for _ in 0..self.ports.len() {
@@ -287,7 +287,7 @@ async fn read(sent: hyper::Result<Response<Incoming>>) -> hyper::Result<(StatusC
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
-/// A request to encrypt.
+/// The body of an encryption request.
 pub fn encrypt() -> Value {
     json!({"keyId": "users", "plaintext": "x"})
 }

@@ -71,7 +71,7 @@ async fn restart_all(url: &str) {
     eprintln!("{said}");
     assert!(balancer.failures().is_empty(), "{said}");
 
-    // Each answer has its record, and each record its answer.
+    // The log has exactly one record for each successful encryption.
     let exported = cluster.command(&["audit", "export"]);
     let lines = exported.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let is_encryption = |record: &Value| record["action"] == "ENCRYPT" && record["status"] == "SUCCESS";
@@ -80,12 +80,12 @@ async fn restart_all(url: &str) {
     assert_eq!(verified["ok"], true, "{verified}");
 }
 
-/// Restarts a node as a deployment does: it is told to end, drains, ends, is started anew, and gets work again.
+/// Restarts a node as a deployment does: it receives SIGTERM, drains, ends, starts again, and serves requests again.
 async fn restart(balancer: &Arc<Balancer>, n: usize, node: &mut Node, cluster: &Cluster) {
     node.signal("-TERM");
     let mut code = Value::Null;
     for _ in 0..200 {
-        // Not ready any more, and served all the same: the balancer has not noticed yet.
+        // The node reports that it is not ready, and still serves, because the balancer has not noticed yet.
         let ready = balancer.ask(n, "GET", "/v1/readyz", None).await;
         if let Err(answer) = ready {
             code = serde_json::from_str::<Value>(&answer).unwrap_or_else(|_| panic!("{answer}"))["code"].clone();
@@ -93,8 +93,11 @@ async fn restart(balancer: &Arc<Balancer>, n: usize, node: &mut Node, cluster: &
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(code, "Closed", "it does not say that it is going to end");
-    balancer.ask(n, "POST", "/v1/crypto/encrypt", Some(&balancer::encrypt())).await.expect("it drains");
+    assert_eq!(code, "Closed", "the node does not report that it is closing");
+    balancer
+        .ask(n, "POST", "/v1/crypto/encrypt", Some(&balancer::encrypt()))
+        .await
+        .expect("a draining node still serves");
     balancer.count_own_encryption();
     assert!(node.wait().await.success());
     *node = cluster.start_again(node);

@@ -1,4 +1,4 @@
-//! Nodes: processes of the service on one database, each on a port that it keeps.
+//! Nodes: processes of the service on one database. Each keeps its port when it is restarted.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,7 +13,7 @@ use crate::authority::{Authority, Files};
 use crate::common::program;
 use crate::is_full;
 
-/// What nodes have in common.
+/// The database, the root key and the certificates that all nodes share.
 pub struct Cluster {
     url: String,
     authority: Authority,
@@ -21,13 +21,13 @@ pub struct Cluster {
     home: TempDir,
 }
 
-/// A node. Killed when dropped.
+/// A running node. Killed when dropped.
 pub struct Node {
     process: Child,
     home: Arc<TempDir>,
     /// The port that it listens on.
     pub port: u16,
-    /// The first token, if it is the first node.
+    /// The first token, if this node created it.
     pub token: Option<String>,
 }
 
@@ -39,14 +39,14 @@ impl Drop for Node {
 }
 
 impl Cluster {
-    /// No node yet.
+    /// Prepares a cluster without nodes on this database.
     pub fn new(url: &str) -> Self {
         let (authority, files) = (Authority::new("servers"), Files::new());
         files.install(&authority.server(1));
         Self { url: url.to_owned(), authority, files, home: TempDir::new().unwrap() }
     }
 
-    /// How a client of the nodes speaks TLS.
+    /// The TLS configuration for clients of the nodes.
     pub fn client_config(&self) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der()).unwrap();
@@ -55,17 +55,17 @@ impl Cluster {
         builder.with_root_certificates(roots).with_no_client_auth()
     }
 
-    /// Starts another node.
+    /// Starts a node on a free port.
     pub fn start_node(&self) -> Node {
         self.start(Arc::new(TempDir::new().unwrap()), free_port())
     }
 
-    /// Starts a node that has ended, at its place.
+    /// Starts a node again, with its port and its home directory.
     pub fn start_again(&self, node: &Node) -> Node {
         self.start(Arc::clone(&node.home), node.port)
     }
 
-    /// The output of a command on the nodes' store.
+    /// Runs a command on the nodes' store and returns its output.
     pub fn command(&self, arguments: &[&str]) -> String {
         let output = self.program(&self.home).args(arguments).output().unwrap();
         assert!(output.status.success(), "{output:?}");
@@ -102,12 +102,12 @@ impl Cluster {
 }
 
 impl Node {
-    /// Sends it a signal.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: &str) {
         assert!(Command::new("kill").args([signal, &self.process.id().to_string()]).status().unwrap().success());
     }
 
-    /// Waits until it has ended.
+    /// Waits for the end of the process.
     pub async fn wait(&mut self) -> ExitStatus {
         loop {
             if let Some(status) = self.process.try_wait().unwrap() {

@@ -1,3 +1,5 @@
+//! Tests of HTTP within TLS: client certificates, reloaded certificates, revocation, and the age of connections.
+
 use std::time::Duration;
 
 use axum::body::Body;
@@ -12,8 +14,8 @@ use crate::authority::{Authority, Files};
 use crate::client::{config, connect, many, request, send, shown};
 use crate::common::Server;
 
-/// A service with a certificate of this authority, and these variables; `{files}` in them is its folder of
-/// certificates.
+/// Starts a service with a certificate of `servers` and these variables. `{files}` in a value is replaced by the folder
+/// of the certificates.
 pub fn serve(servers: &Authority, files: &Files, more: &[(&str, &str)]) -> Server {
     files.install(&servers.server(1));
     let folder = files.folder().to_str().unwrap();
@@ -26,7 +28,7 @@ pub fn serve(servers: &Authority, files: &Files, more: &[(&str, &str)]) -> Serve
     Server::start_in(TempDir::new().unwrap(), &variables)
 }
 
-/// The same, which also takes certificates of these callers: they are `how` to be shown.
+/// Starts a service that also accepts client certificates of `callers`; `how` is `required` or `optional`.
 fn serve_callers(
     (servers, callers): (&Authority, &Authority),
     files: &Files,
@@ -49,7 +51,7 @@ fn new_key(name: &str) -> Value {
 }
 
 #[tokio::test]
-async fn both_protocols_are_spoken_within_tls() {
+async fn http_1_and_http_2_are_served_within_tls() {
     let servers = Authority::new("servers");
     let files = Files::new();
     let server = serve(&servers, &files, &[]);
@@ -63,7 +65,7 @@ async fn both_protocols_are_spoken_within_tls() {
         let none = send(&server, config(&servers, None, protocol), request("/v1/keys", None, None)).await.unwrap();
         assert_eq!((none.status.as_u16(), &none.body["code"]), (401, &json!("NotAuthenticated")));
     }
-    // Many at a time over one connection.
+    // 50 concurrent requests over one connection.
     let made = request("/v1/keys", token, Some(&new_key("users")));
     assert_eq!(send(&server, config(&servers, None, Some("h2")), made).await.unwrap().status, 201);
     let stream = connect(&server, config(&servers, None, Some("h2"))).await.unwrap();
@@ -72,7 +74,7 @@ async fn both_protocols_are_spoken_within_tls() {
     for answer in many(stream, encrypt).await.unwrap() {
         assert_eq!((answer.version, answer.status.as_u16()), (Version::HTTP_2, 200), "{:?}", answer.body);
     }
-    // Who does not trust its authority does not speak to it; who does not speak TLS is not answered.
+    // A client that does not trust the authority does not connect, and plain HTTP is not answered.
     let stranger = Authority::new("servers");
     connect(&server, config(&stranger, None, None)).await.unwrap_err();
     let plain = server.url.replace("https://", "http://");
@@ -80,7 +82,7 @@ async fn both_protocols_are_spoken_within_tls() {
 }
 
 #[tokio::test]
-async fn a_certificate_says_who_is_calling() {
+async fn a_client_certificate_authenticates_its_subject() {
     let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
     let files = Files::new();
     let more = [("KMS_HTTP_MTLS_ROLE_FIELD", "common_name"), ("KMS_HTTP_MTLS_ADMIN_VALUES", "Alice")];
@@ -93,7 +95,7 @@ async fn a_certificate_says_who_is_calling() {
         let refused = request("/v1/keys", None, Some(&new_key("by bob")));
         let refused = send(&server, config(&servers, Some(&bob), Some(protocol)), refused).await.unwrap();
         assert_eq!((refused.status.as_u16(), &refused.body["code"]), (403, &json!("AccessDenied")));
-        // A token goes ahead of the certificate, and one that is not good is not passed over.
+        // A token takes precedence over the certificate, and an invalid token is an error.
         let token = request("/v1/keys", Some("kms_wrong"), None);
         let wrong = send(&server, config(&servers, Some(&alice), Some(protocol)), token).await.unwrap();
         assert_eq!(wrong.status, 401);
@@ -113,7 +115,7 @@ async fn a_certificate_says_who_is_calling() {
     }
 }
 
-/// Subjects that an authority distinguishes by case are distinct, also where others name them.
+/// Subjects that differ in case are distinct callers, also where a grant names them.
 #[tokio::test]
 async fn certificates_that_differ_in_case_are_distinct_callers() {
     let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
@@ -136,7 +138,7 @@ async fn certificates_that_differ_in_case_are_distinct_callers() {
 }
 
 #[tokio::test]
-async fn where_a_certificate_is_optional_a_token_will_do() {
+async fn a_token_suffices_where_a_certificate_is_optional() {
     let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
     let files = Files::new();
     let server = serve_callers((&servers, &callers), &files, "optional", &[]);
@@ -151,7 +153,7 @@ async fn where_a_certificate_is_optional_a_token_will_do() {
 }
 
 #[tokio::test]
-async fn a_hangup_brings_the_new_certificate() {
+async fn sighup_reloads_the_certificate() {
     let servers = Authority::new("servers");
     let files = Files::new();
     let server = serve(&servers, &files, &[("KMS_HTTP_TLS_RELOAD_SECONDS", "0")]);
@@ -159,7 +161,7 @@ async fn a_hangup_brings_the_new_certificate() {
     assert_eq!(expiration(&servers, &server).await, "3786912000");
     let second = servers.server_until(2, 2070);
 
-    // A certificate without its key is not taken.
+    // A certificate that does not match the key is not used.
     files.write("server.pem", second.certificate.pem());
     server.signal("-HUP");
     for n in 0.. {
@@ -169,34 +171,34 @@ async fn a_hangup_brings_the_new_certificate() {
         {
             break;
         }
-        assert!(n < 300, "it does not say that it cannot take the files");
+        assert!(n < 300, "the log does not report the mismatch");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(shown(&server, config(&servers, None, None)).await, first);
 
     files.install(&second);
-    assert_eq!(shown(&server, config(&servers, None, None)).await, first, "nothing happens by itself");
+    assert_eq!(shown(&server, config(&servers, None, None)).await, first, "the certificate changed before SIGHUP");
     server.signal("-HUP");
     for n in 0.. {
         if &shown(&server, config(&servers, None, None)).await == second.certificate.der() {
             break;
         }
-        assert!(n < 300, "the new certificate is not shown");
+        assert!(n < 300, "the new certificate is not used");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let list = request("/v1/keys", Some(&server.admin), None);
     assert_eq!(send(&server, config(&servers, None, None), list).await.unwrap().status, 200);
-    // A scrape may be told what the one before it was told.
+    // The exposition is cached for a second.
     for n in 0.. {
         if expiration(&servers, &server).await == "3155760000" {
             break;
         }
-        assert!(n < 300, "the metrics do not tell of the new certificate");
+        assert!(n < 300, "the metrics do not show the new certificate");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-/// What the metrics say of the end of the certificate, in Unix time.
+/// The end of the certificate's validity, in Unix time, from the metrics.
 async fn expiration(servers: &Authority, server: &Server) -> String {
     let scrape = request("/metrics", Some(&server.admin), None);
     let answer = send(server, config(servers, None, None), scrape).await.unwrap();
@@ -205,9 +207,9 @@ async fn expiration(servers: &Authority, server: &Server) -> String {
     text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{text}")).to_owned()
 }
 
-/// Ends with the connection; a connection that stands is a fault.
+/// Waits for the end of the connection. Panics if it is open after a minute.
 async fn ended(connection: impl Future) {
-    tokio::time::timeout(Duration::from_secs(60), connection).await.expect("the connection ends");
+    tokio::time::timeout(Duration::from_secs(60), connection).await.expect("the connection stays open");
 }
 
 #[tokio::test]
@@ -233,7 +235,7 @@ async fn connections_end_when_their_certificates_may_have_been_revoked() {
     assert_eq!(old.send_request(list()).await.unwrap().status(), 200);
     assert_eq!(multiplexed.send_request(list()).await.unwrap().status(), 200);
 
-    // A new certificate of the server ends nothing.
+    // A new server certificate ends no connection.
     let renewed = servers.server(2);
     files.install(&renewed);
     let bob = callers.client("bob");
@@ -252,7 +254,7 @@ async fn connections_end_when_their_certificates_may_have_been_revoked() {
 }
 
 #[tokio::test]
-async fn connections_end_when_they_are_old() {
+async fn connections_end_at_their_greatest_age() {
     let (servers, files) = (Authority::new("servers"), Files::new());
     let ages = [("KMS_HTTP_CONNECTION_AGE_SECONDS", "1"), ("KMS_HTTP_IDLE_TIMEOUT_SECONDS", "3600")];
     let server = serve(&servers, &files, &ages);

@@ -1,4 +1,4 @@
-//! A client of which every layer can be chosen: certificates, the protocol within TLS, the socket.
+//! An HTTP client whose layers a test can choose: certificates, the protocol within TLS, and the socket.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use tokio_rustls::client::TlsStream;
 use crate::authority::{Authority, Issued};
 use crate::common::Server;
 
-/// An answer; what is not JSON is there as a string.
+/// A response. A body that is not JSON is a JSON string.
 #[derive(Debug)]
 pub struct Answer {
     pub version: Version,
@@ -29,7 +29,7 @@ pub struct Answer {
     pub body: Value,
 }
 
-/// A client that trusts this authority's servers, shows its own certificate if it has one, and speaks this.
+/// A TLS configuration that trusts `authority`, presents the certificate `own`, and offers `protocol` by ALPN.
 pub fn config(authority: &Authority, own: Option<&Issued>, protocol: Option<&str>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(authority.der()).unwrap();
@@ -44,24 +44,24 @@ pub fn config(authority: &Authority, own: Option<&Issued>, protocol: Option<&str
     config
 }
 
-/// Where a server listens.
+/// The address on which the server listens.
 pub fn address(server: &Server) -> SocketAddr {
     server.url.strip_prefix("https://").expect("TLS").parse().unwrap()
 }
 
-/// A connection after its handshake.
+/// Connects to the server and completes the TLS handshake.
 pub async fn connect(server: &Server, config: ClientConfig) -> io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address(server)).await?;
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
 }
 
-/// The certificate that a server shows.
+/// The certificate that the server presents.
 pub async fn shown(server: &Server, config: ClientConfig) -> CertificateDer<'static> {
     let stream = connect(server, config).await.unwrap();
     stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
 }
 
-/// A request: a body makes it a POST.
+/// A GET request, or a POST request if there is a body.
 pub fn request(path: &str, token: Option<&str>, body: Option<&Value>) -> Request<Body> {
     let mut request = Request::builder().uri(format!("https://localhost{path}")).header("host", "localhost");
     if let Some(token) = token {
@@ -76,7 +76,7 @@ pub fn request(path: &str, token: Option<&str>, body: Option<&Value>) -> Request
     }
 }
 
-/// Sends a request over TLS, in the protocol that was agreed upon.
+/// Sends a request over TLS, with the protocol that ALPN selected.
 pub async fn send(server: &Server, config: ClientConfig, request: Request<Body>) -> io::Result<Answer> {
     let stream = connect(server, config).await?;
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
@@ -86,7 +86,7 @@ pub async fn send(server: &Server, config: ClientConfig, request: Request<Body>)
     }
 }
 
-/// Sends a request in HTTP/1.1.
+/// Sends a request over HTTP/1.1.
 pub async fn one<S>(stream: S, request: Request<Body>) -> io::Result<Answer>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -96,7 +96,7 @@ where
     answer(sender.send_request(request).await.map_err(io::Error::other)?).await
 }
 
-/// Sends requests at a time over one connection of HTTP/2.
+/// Sends requests concurrently over one HTTP/2 connection.
 pub async fn many(stream: TlsStream<TcpStream>, requests: Vec<Request<Body>>) -> io::Result<Vec<Answer>> {
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     let shaken = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;

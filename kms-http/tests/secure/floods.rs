@@ -1,4 +1,4 @@
-//! What callers of HTTP/2 can send or leave undone to use up the service: each ends, and others are served meanwhile.
+//! Floods over HTTP/2. The service ends each of them, and serves other callers meanwhile.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::client::{config, request, send};
 use crate::common::Server;
 use crate::frames::{CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RESET, Raw, SETTINGS, frame, head};
 
-/// More than any flood here needs until it is noticed.
+/// Upper limit for the wait until the service ends a flood.
 const TIME: Duration = Duration::from_secs(60);
 const FLOOD: [u8; 4] = [127, 0, 0, 2];
 
@@ -31,8 +31,8 @@ impl Service {
         Raw::connect(&self.server, from, config(&self.servers, None, Some("h2")), window).await.unwrap()
     }
 
-    /// A request of a caller at another address than the flood's, over a connection of its own.
-    async fn is_served(&self) {
+    /// Asserts that a caller at another address is served over a new connection.
+    async fn assert_served(&self) {
         let asked = request("/v1/keys", Some(&self.server.admin), None);
         let answer = send(&self.server, config(&self.servers, None, Some("h2")), asked).await.unwrap();
         assert_eq!(answer.status, 200, "{:?}", answer.body);
@@ -43,14 +43,14 @@ impl Service {
     }
 }
 
-/// Requests for what there is not, on this many streams.
+/// The frames of GET requests for `path` on this many streams.
 fn requests(streams: u32, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     let head = head("GET", path, fields);
     (0..streams).flat_map(|n| frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &head)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_burst_of_requests_is_answered_and_not_cut_off() {
+async fn a_burst_of_requests_is_answered() {
     let service = Service::start(&[("KMS_HTTP_BODY_MEMORY_MIB", "4")]);
     let (token, large) = (service.bearer(), "x".repeat(3_000));
     let burst = requests(100, "/v1/keys", &[("authorization", &token), ("x-large", &large)]);
@@ -62,8 +62,8 @@ async fn a_burst_of_requests_is_answered_and_not_cut_off() {
             one.send(&burst).await.unwrap();
             let mut answers = 0;
             while answers < 100 {
-                let (kind, stream) = one.next().await.expect("the connection is cut off");
-                assert!(kind != RESET || stream == 0, "stream {stream} is reset");
+                let (kind, stream) = one.next().await.expect("the connection was closed");
+                assert!(kind != RESET || stream == 0, "stream {stream} was reset");
                 answers += usize::from(kind == HEADERS);
             }
         }));
@@ -71,11 +71,11 @@ async fn a_burst_of_requests_is_answered_and_not_cut_off() {
     for one in all {
         tokio::time::timeout(TIME, one).await.expect("answers are missing").unwrap();
     }
-    service.is_served().await;
+    service.assert_served().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_behind_a_closed_window_end_and_pings_do_not_help() {
+async fn answers_behind_a_closed_window_are_reset_despite_pings() {
     let service = Service::start(&[("KMS_HTTP_IDLE_TIMEOUT_SECONDS", "2"), ("KMS_HTTP_BODY_MEMORY_MIB", "4")]);
     let mut held = Vec::new();
     for _ in 0..6 {
@@ -94,29 +94,29 @@ async fn answers_behind_a_closed_window_end_and_pings_do_not_help() {
             }
         }));
     }
-    // The memory of the answers is taken from the flood when somebody else needs it.
-    service.is_served().await;
+    // The service resets streams of the flood when another caller needs their memory.
+    service.assert_served().await;
     let mut resets = 0;
     for one in held {
-        resets += tokio::time::timeout(TIME, one).await.expect("it is left open").unwrap();
+        resets += tokio::time::timeout(TIME, one).await.expect("the connection stays open").unwrap();
     }
-    assert!(resets > 300, "streams end first: {resets}");
+    assert!(resets > 300, "too few streams were reset: {resets}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn half_heads_leave_room_for_others() {
+async fn incomplete_heads_leave_room_for_others() {
     let service = Service::start(&[("KMS_HTTP_BODY_MEMORY_MIB", "4")]);
     let half = [head("GET", "/v1/keys", &[]), vec![0, 127]].concat();
     let mut held = Vec::new();
     for n in 0..200 {
-        // From many addresses, each within its share.
+        // 50 addresses, each within its share.
         let mut one = service.connect([127, 0, 1, n % 50 + 1], 65_535).await;
         let begun = frame(HEADERS, 0, 1, &[half.clone(), vec![0; 16_000]].concat());
         drop(one.send(&begun[..16_000]).await);
         held.push(one);
     }
-    service.is_served().await;
-    // Bodies in HTTP/2 have room, too.
+    service.assert_served().await;
+    // There is memory for HTTP/2 bodies too.
     let key = json!({"name": "k", "type": "AES256_GCM", "purpose": "ENCRYPTION", "metadata": {"x": "x".repeat(9_000)}});
     let made = request("/v1/keys", Some(&service.server.admin), Some(&key));
     let made = send(&service.server, config(&service.servers, None, Some("h2")), made).await.unwrap();
@@ -132,7 +132,7 @@ async fn frames_that_serve_no_request_end_the_connection() {
         ("settings", Vec::new(), frame(SETTINGS, 0, 0, &[])),
         ("an endless head", frame(HEADERS, 0, 1, &block), frame(CONTINUATION, 0, 1, &[0x20])),
         ("empty parts of a body", frame(HEADERS, END_HEADERS, 1, &block), frame(DATA, 0, 1, &[])),
-        ("frames of a kind that nobody knows", Vec::new(), frame(0xbe, 0, 0, &[0; 100])),
+        ("frames of an unknown type", Vec::new(), frame(0xbe, 0, 0, &[0; 100])),
     ];
     for (name, begin, part) in floods {
         let mut one = service.connect(FLOOD, 65_535).await;
@@ -140,13 +140,13 @@ async fn frames_that_serve_no_request_end_the_connection() {
         let (mut reading, mut writing) = tokio::io::split(one.stream);
         let part = part.repeat(1_000);
         let sending = async {
-            // A hundred times what is accepted.
+            // Five million frames, more than any limit of the service.
             for _ in 0..5_000 {
                 if tokio::io::AsyncWriteExt::write_all(&mut writing, &part).await.is_err() {
                     return;
                 }
             }
-            panic!("{name}: all of it was taken");
+            panic!("{name}: all frames were accepted");
         };
         let reading = async {
             let _ = tokio::io::copy(&mut reading, &mut tokio::io::sink()).await;
@@ -158,13 +158,13 @@ async fn frames_that_serve_no_request_end_the_connection() {
             }
         })
         .await
-        .unwrap_or_else(|_| panic!("{name}: it is left open"));
+        .unwrap_or_else(|_| panic!("{name}: the connection stays open"));
     }
-    service.is_served().await;
+    service.assert_served().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_that_are_reset_over_and_over_end_the_connection() {
+async fn repeated_resets_end_the_connection() {
     let service = Service::start(&[]);
     let token = service.bearer();
     let block = head("POST", "/v1/crypto/encrypt", &[("authorization", &token), ("content-type", "application/json")]);
@@ -176,7 +176,7 @@ async fn requests_that_are_reset_over_and_over_end_the_connection() {
             if one.send(&frame(HEADERS, END_HEADERS, stream, &block)).await.is_err() {
                 return n;
             }
-            // So that it is worked on.
+            // Lets the service begin with the request.
             tokio::time::sleep(Duration::from_millis(1)).await;
             if one.send(&frame(RESET, 0, stream, &8_u32.to_be_bytes())).await.is_err() {
                 return n;
@@ -185,7 +185,7 @@ async fn requests_that_are_reset_over_and_over_end_the_connection() {
         }
         panic!("{seen} were accepted")
     };
-    let resets = tokio::time::timeout(TIME, reading).await.expect("it is left open");
-    assert!(resets > 20, "a few are nobody's fault: {resets}");
-    service.is_served().await;
+    let resets = tokio::time::timeout(TIME, reading).await.expect("the connection stays open");
+    assert!(resets > 20, "only {resets} resets were accepted");
+    service.assert_served().await;
 }

@@ -1,4 +1,4 @@
-//! HTTP/2 frames (RFC 9113) as no client library sends them.
+//! HTTP/2 frames (RFC 9113) that no client library sends.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -25,7 +25,7 @@ pub const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
-/// A frame.
+/// Encodes a frame (RFC 9113, section 4.1).
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
     frame.extend([kind, flags]);
@@ -50,7 +50,7 @@ fn literal(block: &mut Vec<u8>, text: &str) {
     block.extend(bytes);
 }
 
-/// The head of a request, in literal fields without indexing (RFC 7541, section 6.2.2).
+/// Encodes the head of a request as literal fields without indexing (RFC 7541, section 6.2.2).
 pub fn head(method: &str, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     let own = [(":method", method), (":scheme", "https"), (":authority", "localhost"), (":path", path)];
     let mut block = Vec::new();
@@ -62,14 +62,14 @@ pub fn head(method: &str, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-/// A connection that speaks HTTP/2.
+/// An HTTP/2 connection on which a test sends frames.
 pub struct Raw {
     pub stream: TlsStream<TcpStream>,
     read: Vec<u8>,
 }
 
 impl Raw {
-    /// One from this address of the loopback network, with this window for answers.
+    /// Connects from this loopback address, with this initial window for responses.
     pub async fn connect(server: &Server, from: [u8; 4], config: ClientConfig, window: u32) -> io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.bind((Ipv4Addr::from(from), 0).into())?;
@@ -89,7 +89,7 @@ impl Raw {
         self.stream.flush().await
     }
 
-    /// The next frame: its kind and its stream. None at the end of the connection.
+    /// The type and the stream of the next frame. None at the end of the connection.
     pub async fn next(&mut self) -> Option<(u8, u32)> {
         loop {
             if let Some(head) = self.read.first_chunk::<9>() {

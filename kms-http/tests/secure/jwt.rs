@@ -8,14 +8,14 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::common::{Answer, Server};
 use crate::issuer::{Issuer, SigningKey, base64url};
 
-/// Claims that are good for an hour.
+/// Claims that are valid for an hour.
 fn claims(issuer: &Issuer, subject: &str, role: &str) -> Value {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let (audience, end) = ("kms", now + 3600);
     json!({"iss": issuer.url, "aud": audience, "sub": subject, "groups": [role], "iat": now, "nbf": now, "exp": end})
 }
 
-/// A service that believes this issuer.
+/// Starts a service that trusts this issuer.
 fn serve(issuer: &Issuer) -> Server {
     serve_with(issuer, &[])
 }
@@ -39,7 +39,7 @@ async fn list(server: &Server, token: &str) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_jwt_says_who_is_calling() {
+async fn a_jwt_authenticates_its_subject() {
     let key = SigningKey::rs256("a");
     let issuer = Issuer::start(&[&key]).await;
     let server = serve(&issuer);
@@ -50,13 +50,13 @@ async fn a_jwt_says_who_is_calling() {
     let grant = json!({"principal": "sso:shop", "role": "app", "keyId": "users", "allowedOps": ["read"]});
     admin.post("/v1/grants", grant).await.expect(201);
     app.get("/v1/keys/users").await.expect(200);
-    // Tokens of the service go on beside it.
+    // Tokens of the service stay valid.
     server.client().get("/v1/keys/users").await.expect(200);
     let records = admin.get("/v1/audit?action=KEY_CREATE&limit=1").await.expect(200);
     assert_eq!(records[0]["actor"], "sso:Alice");
 }
 
-/// Subjects that an issuer distinguishes by case are distinct, whoever names them; names of tokens are folded.
+/// Subjects of an issuer that differ in case are distinct principals. Principals of tokens are folded to lower case.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_prefix_of_a_named_principal_decides_whether_it_is_folded() {
     let key = SigningKey::rs256("a");
@@ -67,13 +67,13 @@ async fn the_prefix_of_a_named_principal_decides_whether_it_is_folded() {
     let subject = |name: &str| server.client_with(Some(&key.token(&claims(&issuer, name, "others"))));
     let (main, other) = (subject("refs/heads/MAIN"), subject("refs/heads/main"));
     let grant = |to: &str| json!({"principal": to, "role": "app", "keyId": "users", "allowedOps": ["read", "grant"]});
-    // By an admin with a token, whose own name is folded.
+    // An admin with a token names a subject of the issuer.
     let made = admin.post("/v1/grants", grant("sso:refs/heads/MAIN")).await.expect(201);
     assert_eq!(made["principal"], "sso:refs/heads/MAIN");
     main.get("/v1/keys/users").await.expect(200);
     other.get("/v1/keys/users").await.refused(403, "AccessDenied");
     let shop = admin.token_for("Shop", "app").await;
-    // By a subject of the issuer, to a principal with a token.
+    // A subject of the issuer names a principal with a token.
     assert_eq!(main.post("/v1/grants", grant("TOKEN:Shop")).await.expect(201)["principal"], "token:shop");
     shop.get("/v1/keys/users").await.expect(200);
     for (named, found) in [("Token:SHOP", 1), ("sso:refs/heads/MAIN", 1), ("sso:refs/heads/main", 0)] {
@@ -85,14 +85,14 @@ async fn the_prefix_of_a_named_principal_decides_whether_it_is_folded() {
         let records = admin.get(&format!("/v1/audit?actor={named}")).await.expect(200);
         assert_eq!(!records.as_array().unwrap().is_empty(), is_found, "{named}");
     }
-    // No token makes somebody a subject of the issuer.
+    // A token cannot belong to a subject of the issuer.
     let stolen = json!({"principal": "sso:refs/heads/MAIN", "role": "app"});
     let made = admin.post("/v1/tokens", stolen).await.expect(201);
     assert_eq!(made["credential"]["principal"], "token:sso:refs/heads/main");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jwts_that_are_not_good_are_refused_without_a_reason() {
+async fn invalid_jwts_are_refused_without_a_reason() {
     let key = SigningKey::rs256("a");
     let issuer = Issuer::start(&[&key]).await;
     let server = serve(&issuer);
@@ -133,7 +133,7 @@ async fn jwts_that_are_not_good_are_refused_without_a_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_are_rolled_and_an_issuer_that_is_away_is_no_fault_of_the_caller() {
+async fn keys_rotate_and_an_unreachable_issuer_is_no_fault_of_the_caller() {
     let (old, new) = (SigningKey::es256("old"), SigningKey::es256("new"));
     let mut issuer = Issuer::start(&[&old]).await;
     let server = serve(&issuer);
@@ -147,16 +147,16 @@ async fn keys_are_rolled_and_an_issuer_that_is_away_is_no_fault_of_the_caller() 
     let away = list(&fresh, &new.token(&claims)).await;
     away.refused(503, "IssuerUnavailable");
     assert!(away.headers["retry-after"].to_str().unwrap().parse::<u32>().unwrap() >= 1);
-    // Tokens, and keys that are known, need no issuer.
+    // Tokens of the service, and JWTs under known keys, need no issuer.
     fresh.client().get("/v1/keys").await.expect(200);
     list(&server, &new.token(&claims)).await.expect(200);
     issuer.start_again().await;
     list(&fresh, &new.token(&claims)).await.expect(200);
 }
 
-/// An issuer that can only be reached through a proxy, which the variables name.
+/// The issuer can only be reached through the proxy in the environment variables.
 #[tokio::test(flavor = "multi_thread")]
-async fn proxy_variables_count() {
+async fn proxy_variables_are_used() {
     let folder = tempfile::tempdir().unwrap();
     let key = SigningKey::rs256("a");
     let issuer = Issuer::start_https("issuer.example", folder.path(), &[&key]).await;
@@ -191,8 +191,8 @@ async fn proxy_variables_count() {
     list(&server, &key.token(&claims(&issuer, "alice", "others"))).await.expect(200);
 }
 
-/// Callers behind one address share its limits, but credentials that are cheap to reject use up nothing that a new JWT
-/// needs.
+/// Callers behind one address share its limits. Credentials that are cheap to reject do not count against the limit for
+/// new JWTs.
 #[tokio::test(flavor = "multi_thread")]
 async fn cheap_bad_credentials_do_not_keep_out_a_new_jwt() {
     let key = SigningKey::rs256("a");
@@ -205,16 +205,16 @@ async fn cheap_bad_credentials_do_not_keep_out_a_new_jwt() {
     });
     let tried = futures_util::future::join_all(tried).await;
     assert!(tried.iter().all(|status| [401, 429].contains(status)) && tried.contains(&429), "{tried:?}");
-    // More of them than the limit of forged ones.
+    // More new JWTs than the limit for forged ones.
     for n in 0..20 {
         list(&server, &key.token(&claims(&issuer, &format!("caller-{n}"), "others"))).await.expect(200);
     }
 }
 
-/// Forged tokens cost the checking of signatures, so an address may send few. Those that were good before are checked
-/// all the same, and those that say themselves that they are not good cost nothing.
+/// A forged token costs the check of a signature, so the service limits their rate by address. A token that was valid
+/// before is checked in any case.
 #[tokio::test(flavor = "multi_thread")]
-async fn forged_tokens_are_limited_and_lock_nobody_out() {
+async fn forged_tokens_are_limited_and_known_tokens_still_accepted() {
     let (key, forger) = (SigningKey::rs256("a"), SigningKey::rs256("a"));
     let issuer = Issuer::start(&[&key]).await;
     let server = serve_with(&issuer, &[("KMS_HTTP_AUTH_FAILURES_PER_SECOND", "1")]);

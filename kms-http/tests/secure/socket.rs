@@ -1,3 +1,5 @@
+//! Tests of the service on a Unix socket.
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +13,7 @@ use tokio::net::UnixStream;
 use crate::client::{Answer, one, request};
 use crate::common::{Server, program};
 
-/// A service on a socket only. Killed when dropped.
+/// A service that listens only on a Unix socket. Killed when dropped.
 struct OnSocket {
     process: Child,
     token: String,
@@ -36,11 +38,11 @@ fn serve(home: &TempDir, socket: &Path) -> OnSocket {
             running.token = std::fs::read_to_string(file).unwrap();
         }
         if let Some(place) = line.strip_prefix("listening   ") {
-            assert_eq!(place, format!("unix:{}", socket.display()), "and nowhere else");
+            assert_eq!(place, format!("unix:{}", socket.display()), "the service listens elsewhere too");
             return running;
         }
     }
-    panic!("it did not start");
+    panic!("the service did not start");
 }
 
 async fn get(socket: &Path, path: &str, token: Option<&str>) -> Answer {
@@ -48,11 +50,11 @@ async fn get(socket: &Path, path: &str, token: Option<&str>) -> Answer {
 }
 
 #[tokio::test]
-async fn a_socket_is_another_way_to_listen() {
+async fn the_service_listens_on_a_socket() {
     let home = TempDir::new().unwrap();
     let socket = home.path().join("kms.sock");
     let mut server = serve(&home, &socket);
-    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600, "unless it is set");
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600, "the default mode");
     let token = server.token.clone();
     let body = json!({"name": "users", "type": "AES256_GCM", "purpose": "ENCRYPTION"});
     let stream = UnixStream::connect(&socket).await.unwrap();
@@ -61,14 +63,14 @@ async fn a_socket_is_another_way_to_listen() {
     assert_eq!(get(&socket, "/v1/keys/users", Some(&token)).await.status, 200);
     assert_eq!(get(&socket, "/v1/keys/users", None).await.body["code"], "NotAuthenticated");
 
-    // A second one does not take its place.
+    // A second service does not replace the socket of the first.
     let mut second = program(&home);
     let second = second.args(["serve", "--listen", "none", "--unix-socket"]).arg(&socket).output().unwrap();
     assert_eq!(second.status.code(), Some(2), "{second:?}");
     assert!(String::from_utf8_lossy(&second.stderr).contains("already listening on"), "{second:?}");
     assert_eq!(get(&socket, "/v1/healthz", None).await.status, 200);
 
-    // A crash leaves the socket, which is no obstacle; an orderly end removes it.
+    // A crash leaves the socket behind. The next start replaces it, and an orderly end removes it.
     server.process.kill().unwrap();
     server.process.wait().unwrap();
     assert!(socket.symlink_metadata().unwrap().file_type().is_socket());
@@ -81,7 +83,7 @@ async fn a_socket_is_another_way_to_listen() {
 }
 
 #[tokio::test]
-async fn what_is_no_socket_is_left_alone() {
+async fn a_file_that_is_not_a_socket_is_not_replaced() {
     let home = TempDir::new().unwrap();
     let precious = home.path().join("precious");
     std::fs::write(&precious, "kept").unwrap();
@@ -92,7 +94,7 @@ async fn what_is_no_socket_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_socket_beside_an_address() {
+async fn the_service_listens_on_a_socket_and_an_address() {
     let home = TempDir::new().unwrap();
     let socket = home.path().join("kms.sock");
     let variables = [("KMS_HTTP_UNIX_SOCKET", socket.to_str().unwrap()), ("KMS_HTTP_UNIX_SOCKET_MODE", "0660")];
@@ -101,7 +103,7 @@ async fn a_socket_beside_an_address() {
     let admin = server.client();
     admin.aes_key("users").await;
     assert_eq!(get(&socket, "/v1/keys/users", Some(&server.admin)).await.status, 200);
-    // There is no address on a socket, and what a caller says of itself is nothing.
+    // A caller on a socket has no address, and its `x-forwarded-for` is ignored.
     let shop = admin.post("/v1/tokens", json!({"principal": "shop", "role": "app"})).await.expect(201);
     let near = json!({
         "principal": "shop", "role": "app", "keyId": "users", "allowedOps": ["read"],

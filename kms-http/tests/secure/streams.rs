@@ -1,4 +1,4 @@
-//! HTTP/2: what its many streams hold is counted, and connections end in order.
+//! Tests of HTTP/2 streams: the memory of their bodies is counted, and connections are closed gracefully.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::authority::{Authority, Files};
 use crate::certificates::serve;
 use crate::client::{config, connect, request, send};
 
-/// A request whose body has begun and never ends.
+/// A request whose body begins with this many bytes and never ends.
 fn endless(token: &str, bytes: usize) -> Request<Body> {
     let begun = futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; bytes]))]);
     let body = Body::from_stream(futures_util::StreamExt::chain(begun, futures_util::stream::pending()));
@@ -23,7 +23,7 @@ fn endless(token: &str, bytes: usize) -> Request<Body> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn small_bodies_of_many_streams_are_counted() {
+async fn the_bodies_of_many_streams_are_counted() {
     let servers = Authority::new("servers");
     let files = Files::new();
     let server = serve(&servers, &files, &[("KMS_HTTP_BODY_MEMORY_MIB", "4")]);
@@ -35,7 +35,7 @@ async fn small_bodies_of_many_streams_are_counted() {
     assert_eq!(send(&server, h2(), request("/v1/grants", admin, Some(&grant))).await.unwrap().status, 201);
     let other = json!({"principal": "other", "role": "app"});
     let other = send(&server, h2(), request("/v1/tokens", admin, Some(&other))).await.unwrap().body;
-    // With 8 kB in each of 500 streams, 4 MB of bodies beside 4 MB for the streams.
+    // 8 kB in each of 500 streams: 4 MB of bodies, and 4 MB for the streams themselves.
     let mut waiting = Vec::new();
     let mut connections = Vec::new();
     for _ in 0..5 {
@@ -58,9 +58,9 @@ async fn small_bodies_of_many_streams_are_counted() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    let refused = tokio::time::timeout(Duration::from_secs(12), refused).await.expect("they are all held");
-    assert!(refused < 450, "some have room");
-    // Others are served meanwhile.
+    let refused = tokio::time::timeout(Duration::from_secs(12), refused).await.expect("too few requests were refused");
+    assert!(refused < 450, "too many requests were refused: {refused}");
+    // Another caller is served meanwhile.
     let encrypt = json!({"keyId": "users", "plaintext": "x"});
     for _ in 0..5 {
         let answer = send(&server, h2(), request("/v1/crypto/encrypt", other["token"].as_str(), Some(&encrypt))).await;
@@ -75,7 +75,7 @@ async fn small_bodies_of_many_streams_are_counted() {
             assert_eq!(status, 429);
             answered += 1;
         } else {
-            // Its memory was needed for the other caller.
+            // The service reset the stream, because the other caller needed its memory.
             reset += 1;
         }
     }
@@ -85,7 +85,7 @@ async fn small_bodies_of_many_streams_are_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stopping_says_so_on_open_connections() {
+async fn open_connections_receive_goaway_at_the_end() {
     let servers = Authority::new("servers");
     let files = Files::new();
     let mut server = serve(&servers, &files, &[]);
@@ -95,8 +95,12 @@ async fn stopping_says_so_on_open_connections() {
     let health = || request("/v1/healthz", None, None);
     assert_eq!(sender.send_request(health()).await.unwrap().status(), 200);
     server.signal("-TERM");
-    // GOAWAY: the client is told, and is not cut off.
-    tokio::time::timeout(Duration::from_secs(20), connection).await.expect("it is left open").unwrap().unwrap();
+    // GOAWAY ends the connection without an error.
+    tokio::time::timeout(Duration::from_secs(20), connection)
+        .await
+        .expect("the connection stays open")
+        .unwrap()
+        .unwrap();
     assert!(sender.send_request(health()).await.is_err());
     assert!(server.process.wait().unwrap().success());
 }

@@ -1,4 +1,4 @@
-//! Certificate authorities and what they issue, made anew for every test.
+//! Certificate authorities and certificates, created for each test.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
-/// A certificate and its key.
+/// A certificate and its private key.
 pub struct Issued {
     pub certificate: rcgen::Certificate,
     pub key: KeyPair,
@@ -47,11 +47,11 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         Issued { certificate: params.signed_by(&key, &self.issuer).unwrap(), key }
     }
-    /// A certificate for a server on `localhost`, told apart by its serial number.
+    /// A server certificate for `localhost` with this serial number.
     pub fn server(&self, serial: u64) -> Issued {
         self.server_until(serial, 2090)
     }
-    /// The same, good until this year begins.
+    /// A server certificate that is valid until the first day of this year.
     pub fn server_until(&self, serial: u64, year: i32) -> Issued {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         params.not_after = date_time_ymd(year, 1, 1);
@@ -68,7 +68,7 @@ impl Authority {
         params.not_after = date_time_ymd(2021, 1, 1);
         self.issue(params)
     }
-    /// A certificate that may only be used by servers.
+    /// A certificate whose extended key usage permits only servers.
     pub fn no_client(&self, name: &str) -> Issued {
         let mut params = client_params(name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -106,7 +106,7 @@ fn client_params(name: &str) -> CertificateParams {
     params
 }
 
-/// The files of a server, in a folder of their own.
+/// A temporary folder for the TLS files of a server.
 pub struct Files {
     pub folder: tempfile::TempDir,
 }
@@ -120,7 +120,7 @@ impl Files {
     }
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
-        // Put in place as a whole, as tools that renew certificates do.
+        // Replaces the file atomically, as tools that renew certificates do.
         let fresh = self.path(&format!("{name}.new"));
         std::fs::write(&fresh, content).unwrap();
         std::fs::rename(&fresh, &path).unwrap();

@@ -1,4 +1,4 @@
-//! Tests of TLS with real handshakes: versions, client certificates, and files that change.
+//! Tests of TLS with real handshakes: versions, client certificates, and reloaded files.
 
 #![allow(clippy::unwrap_used)]
 
@@ -23,7 +23,7 @@ use authority::{Authority, Files, Issued};
 
 const BOTH: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
 
-/// A server's files and settings, without certificates of callers.
+/// The files and settings of a server that requests no client certificates.
 fn plain(authority: &Authority) -> (Files, TlsSettings) {
     let files = Files::new();
     files.install(&authority.server(1));
@@ -31,7 +31,7 @@ fn plain(authority: &Authority) -> (Files, TlsSettings) {
     (files, settings)
 }
 
-/// Settings of a server that shows this certificate.
+/// The settings of a server with this certificate and key.
 fn shows(certificate_file: PathBuf, key_file: PathBuf) -> TlsSettings {
     TlsSettings { certificate_file, key_file, ..TlsSettings::default() }
 }
@@ -48,16 +48,16 @@ fn client(authority: &Authority, versions: &[&'static SupportedProtocolVersion],
     }
 }
 
-/// What both sides saw of a connection.
+/// The outcome of a connection on both sides.
 struct Met {
-    /// The server's outcome: the caller's certificate, if any.
+    /// The client certificate that the server received, if any.
     server: io::Result<Option<CertificateDer<'static>>>,
-    /// The client's: the server's certificate, and that a byte came back.
+    /// The server's certificate, if the byte came back.
     client: io::Result<CertificateDer<'static>>,
 }
 
-/// A handshake over a real socket, and one byte there and back. A client only learns from the answer that the server
-/// did not like its certificate (RFC 8446, 4.4.2.4).
+/// Makes a handshake over a TCP connection, and sends one byte there and back. A client learns only from the answer
+/// that the server rejected its certificate (RFC 8446, section 4.4.2.4).
 async fn meet(server: &Arc<TlsServer>, config: ClientConfig) -> Met {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,3 +1,5 @@
+//! Tests of client certificates.
+
 use std::sync::Arc;
 
 use kms_http::auth::mtls::MtlsMapper;
@@ -8,7 +10,7 @@ use kms_lib::Role;
 use crate::authority::{Authority, Files};
 use crate::{BOTH, client, meet, plain};
 
-/// A server that takes certificates of `callers`.
+/// A server that accepts client certificates of `callers`.
 fn mutual(servers: &Authority, callers: &Authority, how: ClientCertificates) -> (Files, Arc<TlsServer>) {
     let (files, settings) = plain(servers);
     let client_ca_file = Some(files.write("clients.pem", callers.pem()));
@@ -17,7 +19,7 @@ fn mutual(servers: &Authority, callers: &Authority, how: ClientCertificates) -> 
 }
 
 #[tokio::test]
-async fn a_good_certificate_gives_a_principal() {
+async fn a_valid_certificate_names_the_principal() {
     let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
     let alice = callers.client("Alice");
     let mapper = MtlsMapper::new(&MtlsSettings::default()).unwrap();
@@ -34,9 +36,9 @@ async fn a_good_certificate_gives_a_principal() {
 }
 
 #[tokio::test]
-async fn bad_certificates_make_no_connection() {
+async fn invalid_certificates_are_rejected() {
     let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
-    // Of the same name, but with another key.
+    // An authority with the same name and another key.
     let impostor = Authority::new("callers");
     let bad = [
         ("expired", callers.expired_client("alice")),
@@ -56,7 +58,7 @@ async fn bad_certificates_make_no_connection() {
 }
 
 #[tokio::test]
-async fn no_certificate_is_enough_only_where_it_is_optional() {
+async fn a_missing_certificate_is_accepted_only_where_it_is_optional() {
     let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
     let (_files, server) = mutual(&servers, &callers, ClientCertificates::Required);
     for versions in [&[&rustls::version::TLS12], &[&rustls::version::TLS13]] {
@@ -75,7 +77,7 @@ async fn sessions_with_certificates_are_not_resumed() {
     let alice = callers.client("alice");
     let (_files, server) = mutual(&servers, &callers, ClientCertificates::Required);
     for versions in [&[&rustls::version::TLS12], &[&rustls::version::TLS13]] {
-        // One configuration, so that the client could offer what it remembers.
+        // One configuration for all connections, so that the client could resume a session.
         let config = client(&servers, versions, Some(&alice));
         for _ in 0..3 {
             let (near, far) = tokio::io::duplex(64 * 1024);
@@ -90,7 +92,7 @@ async fn sessions_with_certificates_are_not_resumed() {
 }
 
 #[tokio::test]
-async fn a_revoked_certificate_makes_no_connection() {
+async fn a_revoked_certificate_is_rejected() {
     let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
     let (alice, mallory) = (callers.client_with_serial("alice", 1), callers.client_with_serial("mallory", 2));
     let (files, settings) = plain(&servers);
@@ -103,7 +105,7 @@ async fn a_revoked_certificate_makes_no_connection() {
     let server = TlsServer::open(settings).unwrap();
     assert!(meet(&server, client(&servers, BOTH, Some(&alice))).await.client.is_ok());
     assert!(meet(&server, client(&servers, BOTH, Some(&mallory))).await.server.is_err());
-    // Whoever is revoked later is out with the next list.
+    // A later revocation takes effect with the next list.
     files.write("revoked.pem", callers.revoke(1));
     assert!(server.reload_if_changed().unwrap());
     assert!(meet(&server, client(&servers, BOTH, Some(&alice))).await.server.is_err());

@@ -1,3 +1,5 @@
+//! Tests of reloading TLS files while the service runs.
+
 use std::os::unix::fs::symlink;
 
 use kms_http::settings::{ClientCertificates, TlsSettings};
@@ -13,7 +15,7 @@ async fn shown(server: &std::sync::Arc<TlsServer>, authority: &Authority) -> Cer
 }
 
 #[tokio::test]
-async fn changed_files_are_taken_and_unchanged_ones_left() {
+async fn changed_files_are_loaded_and_unchanged_ones_are_not() {
     let authority = Authority::new("ca");
     let (files, settings) = plain(&authority);
     let server = TlsServer::open(settings).unwrap();
@@ -23,7 +25,7 @@ async fn changed_files_are_taken_and_unchanged_ones_left() {
 
     let second = authority.server(2);
     files.install(&second);
-    // Nothing happens by itself before somebody looks.
+    // The server uses the old files until it checks again.
     assert_eq!(shown(&server, &authority).await, first);
     assert!(server.reload_if_changed().unwrap());
     assert_eq!(&shown(&server, &authority).await, second.certificate.der());
@@ -31,17 +33,17 @@ async fn changed_files_are_taken_and_unchanged_ones_left() {
 }
 
 #[tokio::test]
-async fn bad_files_leave_the_former_in_use() {
+async fn invalid_files_leave_the_former_in_use() {
     let authority = Authority::new("ca");
     let (files, settings) = plain(&authority);
     let server = TlsServer::open(settings).unwrap();
     let first = shown(&server, &authority).await;
     let second = authority.server(2);
 
-    // The certificate has come, its key not yet.
+    // The certificate is new, its key is not.
     files.write("server.pem", second.certificate.pem());
     assert_eq!(server.reload_if_changed().unwrap_err().code(), ErrorCode::InvalidConfiguration);
-    // Said once, not every time somebody looks.
+    // The same files are reported once, not at every check.
     assert!(!server.reload_if_changed().unwrap());
     for content in ["", "garbage", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
         files.write("server.pem", content);
@@ -57,7 +59,7 @@ async fn bad_files_leave_the_former_in_use() {
 }
 
 #[tokio::test]
-async fn a_folder_that_is_exchanged_behind_a_link_is_noticed() {
+async fn a_change_of_a_symbolic_link_is_noticed() {
     let authority = Authority::new("ca");
     let files = Files::new();
     let put = |folder: &str, issued: &Issued| {
@@ -79,7 +81,7 @@ async fn a_folder_that_is_exchanged_behind_a_link_is_noticed() {
 }
 
 #[tokio::test]
-async fn the_watch_takes_new_files_and_obeys_sighup() {
+async fn the_watch_loads_new_files_and_obeys_sighup() {
     let authority = Authority::new("ca");
     for reload_seconds in [1, 0] {
         let (files, settings) = plain(&authority);
@@ -87,10 +89,11 @@ async fn the_watch_takes_new_files_and_obeys_sighup() {
         let watch = tokio::spawn(server.clone().watch());
         let second = authority.server(2);
         files.install(&second);
-        // However long it takes; a watch that never looks is ended by the test harness.
+        // The wait has no limit, so that the test passes on a slow machine.
         while &shown(&server, &authority).await != second.certificate.der() {
             if reload_seconds == 0 {
-                // The handler stands once the watch has run for the first time; until then ours holds the signal off.
+                // The watch installs its handler when it first runs. Until then, this one keeps SIGHUP from ending
+                // the process.
                 let _ours = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).unwrap();
                 let process = std::process::id().to_string();
                 let sent = std::process::Command::new("kill").args(["-HUP", &process]).status().unwrap();
@@ -103,7 +106,7 @@ async fn the_watch_takes_new_files_and_obeys_sighup() {
 }
 
 #[tokio::test]
-async fn the_authorities_of_callers_are_read_again_too() {
+async fn the_client_authorities_are_reloaded_too() {
     let (servers, old, new) = (Authority::new("servers"), Authority::new("old"), Authority::new("new"));
     let (files, settings) = plain(&servers);
     let settings = TlsSettings {
@@ -122,7 +125,7 @@ async fn the_authorities_of_callers_are_read_again_too() {
 }
 
 #[test]
-fn mistakes_are_named_with_their_file() {
+fn errors_name_the_file() {
     let authority = Authority::new("ca");
     let (files, good) = plain(&authority);
     let stranger = authority.server(2);

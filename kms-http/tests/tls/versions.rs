@@ -19,7 +19,7 @@ async fn tls_1_2_and_1_3_are_spoken() {
         assert!(met.client.is_ok(), "{:?}", met.client);
         assert!(met.server.unwrap().is_none());
     }
-    // A client that does not know the authority goes away.
+    // A client that does not trust the authority ends the handshake.
     let met = meet(&server, client(&Authority::new("another"), BOTH, None)).await;
     assert!(met.client.is_err() && met.server.is_err());
 }
@@ -41,7 +41,7 @@ async fn http_2_is_offered_before_http_1_1() {
     }
 }
 
-/// A ClientHello (RFC 5246, 7.4.1.2) that has everything this server could want, of a version without
+/// A ClientHello (RFC 5246, section 7.4.1.2) of this version that suits the server otherwise, without the extension
 /// `supported_versions`.
 fn client_hello(version: [u8; 2]) -> Vec<u8> {
     let extensions = [
@@ -64,7 +64,7 @@ fn client_hello(version: [u8; 2]) -> Vec<u8> {
     record
 }
 
-/// What the server answers to these bytes, until it stops; and whether it made a connection.
+/// The bytes with which the server answers, and whether the handshake succeeded.
 async fn answer(server: &TlsServer, bytes: &[u8]) -> (Vec<u8>, bool) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -88,13 +88,13 @@ async fn older_versions_are_refused_with_an_alert() {
         assert_eq!((answer[0], &answer[5..]), (21, &[2, 70][..]), "{version:?}");
         assert!(!connected);
     }
-    // The same as TLS 1.2 is answered with a handshake message (22): a ServerHello (2).
+    // The server answers the same ClientHello of TLS 1.2 with a handshake message (22): a ServerHello (2).
     let (answer, _) = answer(&server, &client_hello([3, 3])).await;
     assert_eq!((answer[0], answer[5]), (22, 2));
 }
 
 #[tokio::test]
-async fn what_is_no_handshake_ends() {
+async fn invalid_handshakes_end() {
     let authority = Authority::new("ca");
     let (_files, settings) = plain(&authority);
     let server = TlsServer::open(TlsSettings { handshake_timeout_seconds: 1, ..settings }).unwrap();
@@ -106,7 +106,7 @@ async fn what_is_no_handshake_ends() {
     let (near, far) = tokio::io::duplex(64);
     drop(near);
     assert!(server.accept(far).await.is_err());
-    // Who says nothing, and who stops in the middle.
+    // A client that sends nothing, and one that stops in the middle.
     for beginning in [&[][..], &client_hello([3, 3])[..20]] {
         let (mut near, far) = tokio::io::duplex(64 * 1024);
         near.write_all(beginning).await.unwrap();
@@ -116,13 +116,13 @@ async fn what_is_no_handshake_ends() {
 }
 
 #[tokio::test]
-async fn keys_of_all_forms_are_read() {
+async fn private_keys_in_sec1_are_read() {
     use aws_lc_rs::encoding::AsDer;
     let authority = Authority::new("ca");
     let files = Files::new();
     let issued = authority.server(1);
     files.install(&issued);
-    // SEC 1, out of the PKCS#8 that it is wrapped in.
+    // Converts the key from PKCS#8 to SEC 1.
     let pair = aws_lc_rs::signature::EcdsaKeyPair::from_pkcs8(
         &aws_lc_rs::signature::ECDSA_P256_SHA256_ASN1_SIGNING,
         &issued.key.serialize_der(),

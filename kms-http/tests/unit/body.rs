@@ -20,26 +20,26 @@ fn read(bodies: &Bodies, principal: &str, bytes: usize) -> Result<(Whole, Room),
 }
 
 #[test]
-fn bodies_of_many_frames_are_whole() {
+fn a_body_of_many_frames_is_complete() {
     let memory = bodies(60_000);
     let frames: Vec<Result<Bytes, std::io::Error>> = (0..100).map(|n| Ok(Bytes::from(vec![n; 150]))).collect();
     let (room, body) = (room(&memory, "a"), Body::from_stream(futures_util::stream::iter(frames)));
     let whole = collect(&room, body, 20_000).now_or_never().expect("in memory").expect("room");
     assert!(whole.len() == 15_000 && whole.iter().enumerate().all(|(n, byte)| usize::from(*byte) == n / 150));
-    assert_eq!(room.bytes(), whole.capacity(), "what is held counts");
+    assert_eq!(room.bytes(), whole.capacity(), "the collected body does not count");
 }
 
 #[test]
-fn one_principal_never_has_all_the_room() {
+fn one_principal_never_gets_all_memory() {
     let memory = bodies(60_000);
     let first = read(&memory, "flood", 20_000).expect("room");
-    assert!(read(&memory, "flood", 20_000).is_ok(), "it is given back");
-    let second = read(&memory, "flood", 10_000).expect("as much is left as it holds then");
-    assert!(read(&memory, "flood", 1).is_err(), "the rest is for others");
-    let other = read(&memory, "other", 15_000).expect("room for another");
+    assert!(read(&memory, "flood", 20_000).is_ok(), "the memory was not released");
+    let second = read(&memory, "flood", 10_000).expect("as much memory is free as the principal holds");
+    assert!(read(&memory, "flood", 1).is_err(), "the principal got memory that is kept for others");
+    let other = read(&memory, "other", 15_000).expect("room for another principal");
     drop((first, second, other));
     assert_eq!(memory.memory.free(), 60_000);
-    assert!(read(&memory, "a", 20_001).is_err(), "over the limit of one body");
+    assert!(read(&memory, "a", 20_001).is_err(), "the body exceeds the limit");
 }
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn a_body_counts_from_its_first_byte() {
 }
 
 #[tokio::test]
-async fn a_body_has_its_time_from_the_head_on() {
+async fn the_timeout_of_a_body_begins_with_the_head() {
     let hour = Duration::from_secs(3_600);
     let memory = Bodies::new(Arc::new(RequestMemory::new(60_000)), hour);
     let mut context = RequestContext::new(&HeaderMap::new(), Arc::default());
@@ -66,6 +66,6 @@ async fn a_body_has_its_time_from_the_head_on() {
     let endless = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
     let (headers, a) = (HeaderMap::new(), Owner::principal("a"));
     let reading = memory.read(&context, &a, &headers, endless, 100);
-    let read = tokio::time::timeout(Duration::from_secs(60), reading).await.expect("its time is over");
+    let read = tokio::time::timeout(Duration::from_secs(60), reading).await.expect("the body timed out");
     assert_eq!(read.err().expect("too slow").code, "RequestTimeout");
 }

@@ -7,7 +7,7 @@ fn network(n: u8) -> Owner {
 }
 
 #[test]
-fn a_network_has_its_limit_and_others_theirs() {
+fn each_network_has_its_own_limit() {
     let brake = Brake::new(1);
     let brake = &brake.cheap;
     assert!((0..BURST.as_secs()).all(|_| brake.count(&network(1)).is_ok()));
@@ -20,7 +20,7 @@ fn a_network_has_its_limit_and_others_theirs() {
 }
 
 #[test]
-fn what_is_taken_back_and_other_kinds_of_failures_use_up_nothing() {
+fn refunds_and_other_kinds_of_failures_do_not_count() {
     let brake = Brake::new(1);
     while brake.cheap.count(&network(1)).is_ok() {}
     for _ in 0..100 {
@@ -39,12 +39,12 @@ fn networks_without_recent_failures_are_forgotten() {
 }
 
 #[test]
-fn good_credentials_are_remembered_within_bounds() {
+fn valid_credentials_are_remembered_within_bounds() {
     let brake = Brake::new(1);
     brake.remember("good");
     assert!(brake.is_known("good") && !brake.is_known("bad"));
     (0..KNOWN).for_each(|n| brake.remember(&n.to_string()));
-    assert!(brake.is_known("good"), "a generation longer");
+    assert!(brake.is_known("good"), "the credential is forgotten a generation too early");
     (0..2 * KNOWN).for_each(|n| brake.remember(&format!("other {n}")));
     assert!(!brake.is_known("good"));
     let known = brake.known.lock().expect("not poisoned");

@@ -4,12 +4,12 @@ use clap::CommandFactory;
 
 use super::*;
 
-/// Looks at a command and those below it.
+/// Collects complaints about a command and its subcommands.
 fn look(command: &clap::Command, path: &str, complaints: &mut Vec<String>) {
     let path = format!("{path} {}", command.get_name());
     let mut check = |what: &str, help: Option<String>| {
         let help = help.unwrap_or_default();
-        // Its subject is what it is about: "Its id", "Whom it is for" and the like say nothing by themselves.
+        // Help texts such as "Its id" or "Whom it is for" are not understood on their own.
         let is_headless = ["Its ", "It ", "Who", "What ", "In ", "And ", "From ", "To ", "How "];
         if help.split_whitespace().count() < 2 || is_headless.iter().any(|begin| help.starts_with(begin)) {
             complaints.push(format!("{path} {what}: {help:?}"));
@@ -23,7 +23,7 @@ fn look(command: &clap::Command, path: &str, complaints: &mut Vec<String>) {
 }
 
 #[test]
-fn every_command_and_argument_says_what_it_is() {
+fn every_command_and_argument_has_a_help_text() {
     let mut complaints = Vec::new();
     look(&Cli::command(), "", &mut complaints);
     assert!(complaints.is_empty(), "{complaints:#?}");

@@ -3,7 +3,7 @@
 use super::*;
 use crate::server::activity::Counted;
 
-/// Connections that were opened ten seconds ago, of these callers.
+/// Connections that were opened ten seconds ago.
 struct Opened {
     all: Arc<Connections>,
     connections: Vec<Connection>,
@@ -16,7 +16,7 @@ impl Opened {
         Self { all: Arc::new(all), connections: Vec::new() }
     }
 
-    /// One of this caller, silent for as many seconds.
+    /// Opens a connection of this caller that was silent for this many seconds.
     fn open(&mut self, caller: &str, silent: u64) {
         let known = Caller::new(Owner::principal(caller));
         let connection = self.all.open_one(known).expect("room");
@@ -24,14 +24,14 @@ impl Opened {
         self.connections.push(connection);
     }
 
-    /// Whether each is open yet.
+    /// Whether each connection is still open.
     fn is_open(&self) -> Vec<bool> {
         self.connections.iter().map(|connection| self.all.all().contains_key(&connection.id)).collect()
     }
 }
 
 #[test]
-fn the_longest_silent_makes_room() {
+fn the_longest_silent_connection_is_closed() {
     let mut opened = Opened::new(3);
     for silent in [9, 5, 7] {
         opened.open("a", silent);
@@ -42,31 +42,31 @@ fn the_longest_silent_makes_room() {
 }
 
 #[test]
-fn an_owner_with_all_of_them_makes_room_for_others_and_not_for_itself() {
+fn an_owner_of_all_connections_yields_to_others_only() {
     let mut opened = Opened::new(3);
     for _ in 0..3 {
         opened.open("flood", 0);
     }
     let busy: Vec<_> = (0..3).map(|n| Counted::request(&opened.connections[n].activity)).collect();
     let flood = || Caller::new(Owner::principal("flood"));
-    assert!(opened.all.open_one(flood()).is_none(), "it has all");
+    assert!(opened.all.open_one(flood()).is_none(), "the owner of all connections got another");
     let stuck = Counted::answer(&opened.connections[1].activity);
     opened.connections[1].activity.set_last(Duration::from_secs(1));
-    let _new = opened.all.open_one(Caller::default()).expect("one that waits for its caller makes room");
+    let _new = opened.all.open_one(Caller::default()).expect("a connection that waits for its caller is closed");
     assert_eq!(opened.is_open(), [true, false, true]);
     let _next = opened.all.open_one(flood()).is_none();
     drop((stuck, busy));
-    // Nothing but fresh ones, of a network that nobody knows.
+    // All connections are new.
     let mut opened = Opened::new(4);
     for _ in 0..4 {
         opened.open("flood", 0);
     }
-    let _new = opened.all.open_one(Caller::default()).expect("the last one makes room");
+    let _new = opened.all.open_one(Caller::default()).expect("the newest connection is closed");
     assert_eq!(opened.is_open(), [true, true, true, false]);
 }
 
 #[test]
-fn of_as_many_the_one_that_nobody_knows_makes_room() {
+fn of_equal_owners_the_unknown_one_yields() {
     let mut opened = Opened::new(2);
     opened.open("known", 9);
     opened.connections.push(opened.all.open_one(Caller::default()).expect("room"));
@@ -77,24 +77,24 @@ fn of_as_many_the_one_that_nobody_knows_makes_room() {
 }
 
 #[test]
-fn the_caller_with_most_connections_makes_room_for_others() {
+fn the_caller_with_most_connections_yields_to_others() {
     let mut opened = Opened::new(6);
     opened.open("victim", 9);
     for _ in 0..5 {
         opened.open("flood", 1);
     }
     let working: Vec<_> = (1..6).map(|n| Counted::request(&opened.connections[n].activity)).collect();
-    let new = opened.all.open_one(Caller::default()).expect("a busy one of the flood makes room");
+    let new = opened.all.open_one(Caller::default()).expect("a busy connection of the flood is closed");
     assert_eq!(opened.is_open(), [true, true, true, true, true, false]);
     drop((new, working));
     opened.connections.iter().for_each(|connection| connection.activity.set_last(Duration::from_secs(5)));
     opened.open("flood", 1);
-    let _new = opened.all.open_one(Caller::default()).expect("an idle one of the flood makes room");
-    assert!(opened.is_open()[0], "the idle one of the victim stays");
+    let _new = opened.all.open_one(Caller::default()).expect("an idle connection of the flood is closed");
+    assert!(opened.is_open()[0], "the victim's idle connection was closed");
 }
 
 #[test]
-fn many_networks_with_few_connections_each_close_only_each_others() {
+fn networks_with_few_connections_close_only_each_others() {
     let mut opened = Opened::new(50);
     for _ in 0..20 {
         opened.open("victim", 1);
@@ -103,15 +103,15 @@ fn many_networks_with_few_connections_each_close_only_each_others() {
     for n in 0..200_u32 {
         let network = Owner::at(Some(std::net::IpAddr::V4((0x0a00_0000 + n).into())));
         if let Some(connection) = opened.all.open_one(Caller::new(network)) {
-            // Idle ones of the first half, fresh ones of the others.
+            // The first half is idle, the others are new.
             connection.activity.set_last(Duration::from_secs(if n < 100 { 5 } else { 10 }));
             opened.connections.push(connection);
         }
     }
-    assert_eq!(opened.connections.len(), 220, "every newcomer has found room");
-    assert!(opened.is_open()[..20].iter().all(|is_open| *is_open), "the victim has kept all");
+    assert_eq!(opened.connections.len(), 220, "a newcomer was refused");
+    assert!(opened.is_open()[..20].iter().all(|is_open| *is_open), "the victim lost a connection");
     assert_eq!(opened.all.open(), 50);
-    // An idle connection of a known caller is safe as well.
+    // An idle connection of a known caller is not closed either.
     opened.open("idle", 9);
     for n in 0..100_u32 {
         let network = Owner::at(Some(std::net::IpAddr::V4((0x0b00_0000 + n).into())));

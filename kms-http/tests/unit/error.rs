@@ -12,14 +12,14 @@ fn every_code_has_the_status_of_an_error() {
 }
 
 #[test]
-fn a_service_that_is_unusable_is_unavailable() {
+fn errors_of_an_unusable_store_are_503() {
     for code in ErrorCode::ALL.iter().filter(|code| code.is_unusable_service()) {
         assert_eq!(status_of(*code), StatusCode::SERVICE_UNAVAILABLE, "{code}");
     }
 }
 
 #[test]
-fn only_faults_of_our_own_are_500() {
+fn only_internal_faults_are_500() {
     let faults: Vec<_> = ErrorCode::ALL.iter().filter(|code| status_of(**code).as_u16() == 500).collect();
     use ErrorCode as E;
     assert_eq!(

@@ -11,7 +11,7 @@ fn streams() -> (Streams, Arc<Activity>) {
     (Streams::new(Arc::clone(&activity), LIMIT), activity)
 }
 
-/// Waits until a future that was spawned is dropped.
+/// A receiver that completes when the spawned future is dropped.
 fn watched() -> (impl Future<Output = ()> + Send + 'static, impl Future<Output = ()>) {
     let (guard, dropped) = tokio::sync::oneshot::channel::<()>();
     let future = async move {
@@ -22,7 +22,7 @@ fn watched() -> (impl Future<Output = ()> + Send + 'static, impl Future<Output =
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_takes_ends_its_stream() {
+async fn a_response_that_is_not_read_ends_its_stream() {
     let activity = Arc::new(Activity::new(Instant::now(), Caller::default()));
     let streams = Streams::new(activity, Duration::from_millis(20));
     let (exchange, (future, dropped)) = (streams.begin(), watched());
@@ -32,7 +32,7 @@ async fn an_answer_that_nobody_takes_ends_its_stream() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_when_its_memory_is_needed() {
+async fn a_stream_ends_when_its_memory_is_evicted() {
     let (streams, _activity) = streams();
     let (exchange, (future, dropped)) = (streams.begin(), watched());
     streams.execute(future);
@@ -41,13 +41,13 @@ async fn a_stream_ends_when_its_memory_is_needed() {
 }
 
 #[tokio::test]
-async fn streams_that_are_reset_too_often_close_the_connection() {
+async fn too_many_resets_close_the_connection() {
     let (streams, activity) = streams();
     let close = activity.closed();
     tokio::pin!(close);
     for n in 0..=RESETS {
         let exchange = streams.begin();
-        // One that was answered makes up for one that was not.
+        // Each answered request offsets one reset.
         if n == 10 {
             exchange.delivered();
             streams.ended(&exchange);

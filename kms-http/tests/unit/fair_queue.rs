@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 fn waiting(gate: &Arc<FairQueue>, principal: &'static str) -> BoxFuture<'static, Result<Pass, Full>> {
     let gate = Arc::clone(gate);
     let mut entering = async move { gate.enter(principal).await }.boxed();
-    assert!((&mut entering).now_or_never().is_none(), "{principal} has to wait");
+    assert!((&mut entering).now_or_never().is_none(), "{principal} did not have to wait");
     entering
 }
 
@@ -28,7 +28,7 @@ fn principals_take_turns() {
 }
 
 #[test]
-fn a_full_line_makes_room_for_who_has_less() {
+fn a_full_queue_evicts_from_the_principal_with_most() {
     let gate = Arc::new(FairQueue::new(1, 3));
     let _first = gate.enter("flood").now_or_never().expect("at once").expect("let in");
     let mut flood: Vec<_> = (0..3).map(|_| waiting(&gate, "flood")).collect();
@@ -36,13 +36,13 @@ fn a_full_line_makes_room_for_who_has_less() {
     let _other = waiting(&gate, "other");
     assert_eq!((&mut flood[2]).now_or_never().expect("sent away").err(), Some(Full::Caller));
     assert_eq!(gate.load(), (1, 3));
-    // With one of each waiting, nobody has more than others.
+    // One request of each principal waits, so no principal has more than the others.
     let _third = waiting(&gate, "third");
     assert_eq!(gate.enter("fourth").now_or_never().expect("at once").err(), Some(Full::Everyone));
 }
 
 #[test]
-fn who_goes_away_leaves_no_hole() {
+fn a_cancelled_request_leaves_the_queue() {
     let gate = Arc::new(FairQueue::new(1, 10));
     let first = gate.enter("a").now_or_never().expect("at once").expect("let in");
     drop(waiting(&gate, "b"));
@@ -55,7 +55,7 @@ fn who_goes_away_leaves_no_hole() {
 }
 
 #[test]
-fn those_who_have_gone_away_keep_nobody_out() {
+fn cancelled_requests_delay_no_other_request() {
     let gate = Arc::new(FairQueue::new(1, 3));
     let first = gate.enter("a").now_or_never().expect("at once").expect("let in");
     let mut stays = waiting(&gate, "b");
@@ -84,22 +84,22 @@ fn one_principal_leaves_places_for_others() {
         let mut flood: Vec<_> = (0..300).map(|_| waiting(&gate, "flood")).collect();
         assert_eq!(gate.load(), (most, 300));
         if places > 1 {
-            // Another principal enters at once although requests of the flood are waiting.
+            // Another principal enters at once, although requests of the flood are waiting.
             passes.push(let_in(&gate, "other"));
         }
         drop(passes);
         let passes: Vec<_> = flood.iter_mut().map_while(|next| next.now_or_never()).collect();
-        assert_eq!(passes.len(), most, "the flood is let in again up to its bound");
+        assert_eq!(passes.len(), most, "the flood does not get its bound of places");
     }
 }
 
-/// Whatever the order in which requests end, a place is never free while one that may take it waits.
+/// Requests end in a random order. No place may be free while a request that may take it waits.
 #[test]
 fn no_waiting_request_of_many_principals_is_forgotten() {
     let gate = Arc::new(FairQueue::new(8, 10_000));
     let (mut passes, mut entering) = (Vec::new(), Vec::new());
     for n in 0..2_000_u32 {
-        // The first principal has half of all requests, and a third of all callers go away while they wait.
+        // The first principal sends half of all requests, and a third of all waiting requests are cancelled.
         let principal = if n % 2 == 0 { "0".to_owned() } else { (n % 37).to_string() };
         let gate = Arc::clone(&gate);
         let mut one = async move { gate.enter(&principal).await }.boxed();
@@ -123,7 +123,7 @@ fn no_waiting_request_of_many_principals_is_forgotten() {
         });
         let state = gate.state();
         assert!(state.active <= 8 && state.active == state.active_of.values().sum::<usize>());
-        assert!(!state.turns.iter().any(|principal| state.may_take(principal, 8)), "it could be let in");
+        assert!(!state.turns.iter().any(|principal| state.may_take(principal, 8)), "a waiting request could enter");
     }
     assert_eq!(gate.load(), (0, 0));
     assert!(gate.state().active_of.is_empty());

@@ -4,7 +4,7 @@ use kms_lib::Config;
 
 use super::*;
 
-/// The name of the file and its content, of every file in a folder.
+/// The name and the content of every file in a folder.
 fn files(folder: &Path) -> Vec<(String, String)> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries
@@ -13,13 +13,13 @@ fn files(folder: &Path) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn the_node_that_makes_the_first_token_writes_it_and_the_others_leave_no_file() {
+async fn only_the_node_that_creates_the_first_token_writes_it() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config::new(format!("sqlite:{}", folder.path().join("kms.db").display())).root_key_bytes([7; 32]);
     let kms = Kms::open(config).await.unwrap();
     let (own, shared) = (folder.path().join("other"), folder.path().join("state"));
 
-    // Of an earlier store at the same place.
+    // A token file of an earlier store at the same place.
     make_parent(&shared.join("token")).unwrap();
     write_new(&shared.join("token"), b"old").unwrap();
     assert!(write_first_token(&kms, "admin", &shared.join("token")).await.unwrap());
@@ -28,7 +28,7 @@ async fn the_node_that_makes_the_first_token_writes_it_and_the_others_leave_no_f
     assert_eq!(made.len(), 1, "{made:?}");
     assert_eq!(kms.authenticate(token).await.unwrap().principal(), "admin");
 
-    // Nodes that come later, with the same file or one of their own.
+    // Nodes that start later, with the same file or with their own.
     assert!(!write_first_token(&kms, "admin", &shared.join("token")).await.unwrap());
     assert_eq!(files(&shared), made);
     assert!(!write_first_token(&kms, "admin", &own.join("token")).await.unwrap());

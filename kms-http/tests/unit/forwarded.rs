@@ -13,10 +13,10 @@ fn from(peer: &str, forwarded: &[&'static str], proxies: &str) -> Option<String>
 }
 
 #[test]
-fn only_believed_proxies_are_believed() {
+fn only_trusted_proxies_name_the_caller() {
     assert_eq!(from("192.0.2.1", &["10.9.9.9"], "").as_deref(), Some("192.0.2.1"));
     assert_eq!(from("192.0.2.1", &["10.9.9.9"], "192.0.2.0/24").as_deref(), Some("10.9.9.9"));
-    // What the caller itself put in front of the proxy's entry does not count.
+    // Entries before the proxy's own come from the caller and are ignored.
     assert_eq!(from("192.0.2.1", &["1.1.1.1, 10.9.9.9"], "192.0.2.0/24").as_deref(), Some("10.9.9.9"));
     assert_eq!(from("192.0.2.1", &["1.1.1.1", "10.9.9.9, 192.0.2.7"], "192.0.2.0/24").as_deref(), Some("10.9.9.9"));
     assert_eq!(from("::ffff:192.0.2.1", &["[2001:db8::1]:99"], "192.0.2.0/24").as_deref(), Some("2001:db8::1"));

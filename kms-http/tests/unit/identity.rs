@@ -14,7 +14,7 @@ fn principals_are_exact_and_prefixed() {
     assert_eq!(principal("OIDC:", "System").unwrap(), "OIDC:System");
     assert_eq!(principal("", "Jürgen").unwrap(), "Jürgen");
     assert_ne!(principal("", "refs/heads/main").unwrap(), principal("", "refs/heads/MAIN").unwrap());
-    // Letters that pass for others in lower case are themselves.
+    // Letters whose lower case is another letter are kept.
     assert_eq!(principal("", "\u{212a}ms-admin").unwrap(), "\u{212a}ms-admin");
     assert_eq!(principal("", "İbrahim").unwrap(), "İbrahim");
 }
@@ -44,7 +44,7 @@ fn the_highest_role_counts_and_none_gives_app() {
 }
 
 #[test]
-fn half_a_mapping_is_a_mistake() {
+fn an_incomplete_mapping_is_an_error() {
     assert!(RoleMapping::new("t", Some("groups"), &[], &[]).is_err());
     assert!(RoleMapping::new("t", None, &strings(&["a"]), &[]).is_err());
     assert!(RoleMapping::new("t", Some("groups"), &strings(&[""]), &[]).is_err());

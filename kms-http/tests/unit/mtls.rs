@@ -53,7 +53,7 @@ fn the_principal_is_the_configured_name() {
 }
 
 #[test]
-fn no_name_or_two_are_nobody() {
+fn a_missing_or_repeated_name_is_refused() {
     let none = certificate(&[(DnType::OrganizationName, "Example")], vec![]);
     let two = certificate(
         &[(DnType::CommonName, "a")],
@@ -97,7 +97,7 @@ fn roles_come_from_the_configured_field_only() {
 }
 
 #[test]
-fn a_certificate_counts_within_its_time_only() {
+fn a_certificate_is_valid_only_within_its_times() {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "alice");
     params.not_before = rcgen::date_time_ymd(2024, 1, 1);
@@ -116,7 +116,7 @@ fn a_certificate_counts_within_its_time_only() {
 }
 
 #[test]
-fn what_is_no_certificate_is_nobody() {
+fn malformed_certificates_are_refused() {
     let whole = certificate(&[(DnType::CommonName, "alice")], vec![]);
     let mapper = mapper(PrincipalField::CommonName);
     assert!(mapper.authenticate(&whole).is_ok());
@@ -126,7 +126,7 @@ fn what_is_no_certificate_is_nobody() {
     let mut longer = whole.clone();
     longer.push(0);
     assert!(mapper.authenticate(&longer).is_err());
-    // Whatever a flipped byte makes of it: an answer, not a panic.
+    // An altered byte may or may not make the certificate invalid, but causes no panic.
     for place in 0..whole.len() {
         let mut changed = whole.clone();
         changed[place] ^= 0x55;

@@ -36,13 +36,13 @@ fn an_email_counts_only_when_it_is_verified() {
             assert_eq!(lookup(&claims, path).is_some(), verified == json!(true), "{path} {verified}");
         }
         for path in ["/user/email", "/list/0/email"] {
-            assert_eq!(lookup(&claims, path), None, "nobody verified the one at {path}");
+            assert_eq!(lookup(&claims, path), None, "the email address at {path} is not verified");
         }
     }
 }
 
 #[test]
-fn mistakes_in_the_configuration_are_named() {
+fn invalid_settings_are_refused() {
     let of = |issuer: &str, audience: &str| OidcSettings {
         issuer: issuer.into(),
         audiences: vec![audience.into()],

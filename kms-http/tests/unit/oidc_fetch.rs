@@ -5,7 +5,7 @@
 use super::*;
 
 #[test]
-fn plain_http_is_for_loopback() {
+fn plain_http_is_only_for_loopback() {
     for good in ["https://id.example.com", "https://[2001:db8::1]:8443/x", "http://127.0.0.1:1/a", "http://[::1]/"] {
         assert!(parse_url(good).is_ok(), "{good}");
     }

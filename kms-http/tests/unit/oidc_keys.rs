@@ -11,7 +11,7 @@ fn set(keys: serde_json::Value) -> Result<KeySet, String> {
 }
 
 #[test]
-fn what_cannot_verify_is_passed_by() {
+fn keys_that_cannot_verify_are_skipped() {
     let ec = json!({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "kid": "ec"});
     let with = |name: &str, value: serde_json::Value| {
         let mut key = ec.clone();
@@ -40,7 +40,7 @@ fn what_cannot_verify_is_passed_by() {
 }
 
 #[test]
-fn keys_are_found_by_name_and_type() {
+fn keys_are_found_by_id_and_type() {
     let keys = set(json!([
         {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "kid": "a"},
         {"kty": "EC", "crv": "P-384", "x": "AA", "y": "AA", "kid": "b"},
@@ -61,7 +61,7 @@ fn keys_are_found_by_name_and_type() {
 }
 
 #[test]
-fn sets_that_are_none_are_refused() {
+fn malformed_key_sets_are_refused() {
     for text in ["", "[]", "{}", "null", r#"{"keys":{}}"#, r#"{"keys":[]}"#] {
         assert!(KeySet::parse(text.as_bytes()).is_err(), "{text}");
     }

@@ -17,7 +17,7 @@ fn is_refused(origins: &Origins, method: &Method, site: Option<&str>, origin: Op
 }
 
 #[test]
-fn origins_are_this_service_or_another() {
+fn an_origin_is_this_service_or_another() {
     let origins = Origins::new(&[CONSOLE.into()], &["https://public.example".into()], true);
     let plain = Origins::new(&[], &[], false);
     for (origin, is_own, is_own_without_tls) in [
@@ -49,7 +49,7 @@ fn origins_are_this_service_or_another() {
 }
 
 #[test]
-fn what_the_browser_says_of_the_site_goes_ahead_of_the_origin() {
+fn sec_fetch_site_takes_precedence_over_the_origin() {
     let origins = Origins::new(&[CONSOLE.into()], &[], true);
     for (site, origin, refused) in [
         ("same-origin", None, false),

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_network_is_an_address_or_64_bits_of_one() {
+fn a_network_is_an_ipv4_address_or_an_ipv6_prefix_of_64_bits() {
     let at = |text: &str| Owner::at(Some(text.parse().expect("an address")));
     assert_eq!(at("192.0.2.1"), at("::ffff:192.0.2.1"));
     assert_ne!(at("192.0.2.1"), at("192.0.2.2"));

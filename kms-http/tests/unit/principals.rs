@@ -19,7 +19,7 @@ fn of(methods: &[(AuthMethod, &str)]) -> Principals {
 }
 
 #[test]
-fn a_method_alone_without_a_prefix_decides_for_all_names() {
+fn a_single_method_without_a_prefix_decides_for_all_names() {
     assert_eq!(of(&[(AuthMethod::Token, "")]).named("SHOP").unwrap(), "shop");
     assert_eq!(of(&[(AuthMethod::TrustedHeaders, "")]).named("SHOP").unwrap(), "shop");
     assert_eq!(of(&[(AuthMethod::Oidc, "")]).named("repo:a/b:ref:MAIN").unwrap(), "repo:a/b:ref:MAIN");
@@ -31,7 +31,7 @@ fn the_prefix_of_a_name_decides_whether_it_is_folded() {
     let principals = of(&[(AuthMethod::Token, "Tok:"), (AuthMethod::Oidc, "oidc:")]);
     assert_eq!(principals.named("TOK:Shop").unwrap(), "tok:shop");
     assert_eq!(principals.named("oidc:refs/heads/MAIN").unwrap(), "oidc:refs/heads/MAIN");
-    // Nobody's prefix: kept as it is.
+    // A name without a configured prefix is not folded.
     assert_eq!(principals.named("OIDC:x").unwrap(), "OIDC:x");
     assert_eq!(principals.named("Scheduler").unwrap(), "Scheduler");
 }
@@ -42,7 +42,7 @@ fn the_longest_prefix_decides() {
     assert_eq!(principals.named("ab:X").unwrap(), "ab:X");
     assert_eq!(principals.named("aX").unwrap(), "ax");
     assert!(principals.is_of(AuthMethod::Oidc, "ab:X") && !principals.is_of(AuthMethod::Token, "ab:x"));
-    // A token cannot have the name of a subject of the issuer.
+    // A token cannot be created for a subject of the issuer.
     assert!(principals.of_token("b:X").is_err());
     assert_eq!(principals.of_token("Shop").unwrap(), "ashop");
     let reversed = of(&[(AuthMethod::Token, "ab:"), (AuthMethod::Oidc, "a")]);
@@ -51,7 +51,7 @@ fn the_longest_prefix_decides() {
 }
 
 #[test]
-fn a_prefix_does_not_make_a_name_of_none() {
+fn a_prefix_alone_is_not_a_name() {
     let tokens = of(&[(AuthMethod::Token, "token:")]);
     for name in ["", " ", " shop", "shop ", "*", "sh\u{200b}op"] {
         assert!(tokens.of_token(name).is_err(), "{name:?}");
@@ -59,7 +59,7 @@ fn a_prefix_does_not_make_a_name_of_none() {
 }
 
 #[test]
-fn letters_that_pass_for_others_are_refused_where_names_are_folded() {
+fn letters_that_fold_to_others_are_refused_where_names_are_folded() {
     let tokens = of(&[(AuthMethod::Token, "")]);
     for deceptive in ["\u{212a}ms", "İ"] {
         assert!(tokens.named(deceptive).is_err() && tokens.of_token(deceptive).is_err(), "{deceptive}");

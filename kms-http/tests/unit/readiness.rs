@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Semaphore;
 
 #[tokio::test]
-async fn who_hangs_up_does_not_make_others_look_again() {
+async fn a_cancelled_check_is_shared_with_other_callers() {
     let (readiness, looks) =
         (Readiness { fresh: Duration::MAX, ..Readiness::default() }, Arc::new(AtomicUsize::new(0)));
     let readiness = Arc::new(readiness);

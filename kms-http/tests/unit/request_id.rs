@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn insane_request_ids_are_replaced() {
+fn invalid_request_ids_are_replaced() {
     for (sent, kept) in [("abc-1", true), ("a b", false), ("", false), ("x\ty", false)] {
         let mut headers = HeaderMap::new();
         headers.insert(X_REQUEST_ID, HeaderValue::from_str(sent).expect("a header"));

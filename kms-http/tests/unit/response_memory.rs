@@ -13,22 +13,22 @@ fn context(room: Option<Room>) -> RequestContext {
     RequestContext { room, ..RequestContext::new(&HeaderMap::new(), Arc::default()) }
 }
 
-/// An answer to a caller in HTTP/1.1.
+/// A response with a body of this many bytes to an HTTP/1.1 caller.
 fn answer(memory: &Arc<RequestMemory>, caller: &str, bytes: usize, is_list: bool) -> Result<Response, ApiError> {
     let response = Response::new(Body::from(vec![b'x'; bytes]));
     hold(response, None, memory, &Owner::principal(caller), &context(None), is_list)
 }
 
 #[test]
-fn a_large_answer_has_room_until_it_is_sent() {
+fn a_large_response_counts_until_it_is_sent() {
     let memory = Arc::new(RequestMemory::new(800_000));
     let mut first = answer(&memory, "slow", 300_000, true).expect("room");
     assert_eq!(first.body().size_hint().exact(), Some(300_000));
-    assert!(answer(&memory, "slow", 300_000, true).is_err(), "one principal does not get all");
+    assert!(answer(&memory, "slow", 300_000, true).is_err(), "one principal got all memory");
     let second = answer(&memory, "other", 300_000, true).expect("room for another");
     assert_eq!(memory.free(), 200_000);
-    let done = answer(&memory, "slow", 150_000, false).expect("what was done is answered");
-    assert_eq!(memory.free(), 50_000, "and counts all the same");
+    let done = answer(&memory, "slow", 150_000, false).expect("the response after a completed change");
+    assert_eq!(memory.free(), 50_000, "the response does not count");
     let sent = Arc::new(AtomicUsize::new(0));
     let room = first.extensions_mut().remove::<Room>().expect("room");
     let counter = Arc::clone(&sent);
@@ -43,14 +43,14 @@ fn a_large_answer_has_room_until_it_is_sent() {
     let rest = first.into_body().collect().now_or_never().expect("at once").expect("good").to_bytes();
     assert_eq!(rest.len(), 300_000 - PIECE);
     drop((second, rest, done));
-    assert!(memory.free() < 800_000, "a piece that was handed over is not sent yet");
+    assert!(memory.free() < 800_000, "a piece that is not sent yet does not count");
     assert_eq!(sent.load(Ordering::Relaxed), 300_000 - PIECE);
     drop(piece);
     assert_eq!((memory.free(), sent.load(Ordering::Relaxed)), (800_000, 300_000));
 }
 
 #[test]
-fn a_small_answer_counts_where_its_request_did() {
+fn a_small_response_counts_in_the_room_of_its_request() {
     let memory = Arc::new(RequestMemory::new(100_000));
     let free = answer(&memory, "a", 1_000, true).expect("no room needed");
     assert_eq!(memory.free(), 100_000);
@@ -58,7 +58,7 @@ fn a_small_answer_counts_where_its_request_did() {
     let room = memory.room(owner.clone(), STREAM + 20_000, Arc::new(Kept)).expect("room");
     let small = Response::new(Body::from(vec![b'x'; 1_000]));
     let counted = hold(small, Some(room.clone()), &memory, &owner, &context(Some(room)), true).expect("room");
-    assert_eq!(memory.free(), 100_000 - STREAM - 1_000, "its body is gone");
+    assert_eq!(memory.free(), 100_000 - STREAM - 1_000, "the request's body still counts");
     drop((free, counted));
     assert_eq!(memory.free(), 100_000);
 }

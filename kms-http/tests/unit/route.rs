@@ -12,11 +12,11 @@ use tempfile::TempDir;
 use tokio::sync::Semaphore;
 use tower_service::Service;
 
-/// Routes whose handlers go on when they are told to: `/work`, `/list` and `/patient`.
+/// A service with the routes `/work`, `/list` and `/patient`, whose handlers wait for a permit of the test.
 struct Routes {
     app: Arc<App>,
     router: Router,
-    /// Handlers that have begun, and those that may end.
+    /// One permit for each handler that has begun. The handlers wait for permits of `go_on`.
     begun: Arc<Semaphore>,
     go_on: Arc<Semaphore>,
     calls: Arc<AtomicUsize>,
@@ -58,7 +58,7 @@ impl Routes {
         Self { app, router, begun, go_on, calls, _folder: folder }
     }
 
-    /// Sends a request with a body of this size.
+    /// Sends a request with a body of this many bytes.
     fn send_large(&self, bytes: usize) -> tokio::task::JoinHandle<u16> {
         let request = Request::builder().uri("/work").header("host", "localhost").header("x-principal", "a");
         let mut request = request.header("x-role", "admin").body(Body::from(vec![b'x'; bytes])).unwrap();
@@ -67,7 +67,7 @@ impl Routes {
         tokio::spawn(async move { router.call(request).await.unwrap().status().as_u16() })
     }
 
-    /// Sends a request whose head was there so long ago.
+    /// Sends a request whose head arrived this long ago.
     fn send(&self, path: &str, principal: &str, age: Duration) -> tokio::task::JoinHandle<u16> {
         let request = Request::builder().uri(path).header("host", "localhost").header("x-principal", principal);
         let mut request = request.header("x-role", "admin").body(Body::empty()).unwrap();
@@ -80,7 +80,7 @@ impl Routes {
 
     async fn have_begun(&self, handlers: u32) {
         let all = tokio::time::timeout(Duration::from_secs(60), self.begun.acquire_many(handlers)).await;
-        all.expect("they are not let in").unwrap().forget();
+        all.expect("the requests are not admitted").unwrap().forget();
     }
 
     async fn wait(&self, waiting: usize) {
@@ -93,7 +93,7 @@ impl Routes {
 const NOW: Duration = Duration::ZERO;
 
 #[tokio::test]
-async fn lists_that_wait_hold_no_place() {
+async fn waiting_lists_occupy_no_place() {
     let routes = Routes::new(5).await;
     let lists: Vec<_> = (0..14).map(|n| routes.send("/list", &format!("a{n}"), NOW)).collect();
     routes.have_begun(4).await;
@@ -108,10 +108,10 @@ async fn lists_that_wait_hold_no_place() {
 }
 
 #[tokio::test]
-async fn few_large_requests_are_worked_on_at_a_time() {
+async fn few_large_requests_are_processed_concurrently() {
     let routes = Routes::new(16).await;
     let mut requests: Vec<_> = (0..10).map(|_| routes.send_large(LARGE + 1)).collect();
-    // One caller leaves two of the four turns to others.
+    // One caller gets at most two of the four turns.
     routes.have_begun(2).await;
     routes.wait(8).await;
     requests.push(routes.send_large(LARGE));
@@ -124,7 +124,7 @@ async fn few_large_requests_are_worked_on_at_a_time() {
 }
 
 #[tokio::test]
-async fn one_principal_leaves_turns_at_lists_to_others() {
+async fn one_principal_leaves_turns_for_lists_to_others() {
     let routes = Routes::new(16).await;
     let greedy: Vec<_> = (0..30).map(|_| routes.send("/list", "greedy", NOW)).collect();
     routes.have_begun(2).await;
@@ -132,13 +132,13 @@ async fn one_principal_leaves_turns_at_lists_to_others() {
     let modest = routes.send("/list", "modest", NOW);
     routes.have_begun(1).await;
     routes.go_on.add_permits(3);
-    let modest = tokio::time::timeout(Duration::from_secs(60), modest).await.expect("its turn does not come");
+    let modest = tokio::time::timeout(Duration::from_secs(60), modest).await.expect("the other principal gets no turn");
     assert_eq!(modest.unwrap(), 204);
     greedy.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]
-async fn what_takes_long_holds_no_place() {
+async fn patient_handlers_occupy_no_place() {
     let routes = Routes::new(1).await;
     let patient: Vec<_> = (0..20).map(|_| routes.send("/patient", "auditor", NOW)).collect();
     routes.have_begun(20).await;
@@ -153,11 +153,11 @@ async fn what_takes_long_holds_no_place() {
 }
 
 #[tokio::test]
-async fn dead_requests_are_not_worked_on() {
+async fn cancelled_and_late_requests_are_not_processed() {
     let routes = Routes::new(1).await;
     let first = routes.send("/work", "a", NOW);
     routes.have_begun(1).await;
-    // One whose caller goes away while it waits, and one whose time is over before it is let in.
+    // One request is cancelled while it waits, and one times out before it is admitted.
     let gone = routes.send("/work", "a", NOW);
     routes.wait(1).await;
     gone.abort();
@@ -170,16 +170,16 @@ async fn dead_requests_are_not_worked_on() {
 }
 
 #[tokio::test]
-async fn the_time_of_a_request_begins_with_its_head() {
+async fn the_timeout_of_a_request_begins_with_its_head() {
     let routes = Routes::new(1).await;
     let late = routes.send("/work", "a", routes.app.http.request_timeout() - Duration::from_millis(300));
     routes.have_begun(1).await;
-    let status = tokio::time::timeout(Duration::from_secs(25), late).await.expect("its time is over").unwrap();
+    let status = tokio::time::timeout(Duration::from_secs(25), late).await.expect("the request timed out").unwrap();
     assert_eq!(status, 504);
 }
 
 #[test]
-fn verifications_of_the_log_hold_no_place() {
+fn verifications_of_the_log_occupy_no_place() {
     let operations = crate::api::operations(&crate::settings::Http::default());
     let patient = operations.iter().filter(|operation| operation.doc.kind.is_patient);
     assert_eq!(patient.map(|operation| operation.id).collect::<Vec<_>>(), ["verifyAudit"]);

@@ -1,4 +1,4 @@
-//! Unit tests of `src/server/mod.rs`: what becomes of requests whose callers go away.
+//! Unit tests of `src/server/mod.rs`: requests whose callers disconnect.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,11 +14,11 @@ use tokio::sync::Semaphore;
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// A server whose route `/wait` never answers, and `/soon` after half a second.
+/// A server whose route `/wait` never answers, and whose route `/soon` answers after half a second.
 struct Waiting {
     server: Server,
     begun: Arc<Semaphore>,
-    /// Requests that are worked on.
+    /// The number of requests in process.
     working: Arc<AtomicUsize>,
     _folder: TempDir,
     _stop: watch::Sender<bool>,
@@ -66,7 +66,7 @@ impl Waiting {
         }
     }
 
-    /// A connection on which this was sent.
+    /// Opens a connection and sends these bytes.
     async fn send(&self, text: &str) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (mut client, accepted) =
@@ -77,7 +77,7 @@ impl Waiting {
     }
 
     async fn has_begun(&self) {
-        tokio::time::timeout(SOON, self.begun.acquire()).await.expect("it is worked on").unwrap().forget();
+        tokio::time::timeout(SOON, self.begun.acquire()).await.expect("the request has begun").unwrap().forget();
     }
 
     async fn is_given_up(&self) {
@@ -86,14 +86,14 @@ impl Waiting {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(SOON, given_up).await.expect("it goes on for nobody");
+        tokio::time::timeout(SOON, given_up).await.expect("the request goes on without a caller");
     }
 }
 
 #[tokio::test]
-async fn a_request_ends_when_its_caller_hangs_up() {
+async fn a_request_ends_when_its_caller_disconnects() {
     let waiting = Waiting::new().await;
-    // Also behind a body.
+    // The same for a request with a body.
     let body = "GET /wait HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello";
     for text in ["GET /wait HTTP/1.1\r\nhost: x\r\n\r\n", body] {
         let client = waiting.send(text).await;
@@ -104,7 +104,7 @@ async fn a_request_ends_when_its_caller_hangs_up() {
 }
 
 #[tokio::test]
-async fn a_caller_that_has_said_all_still_gets_its_answer() {
+async fn a_caller_that_closed_its_sending_side_still_gets_its_response() {
     let waiting = Waiting::new().await;
     let mut client = waiting.send("GET /soon HTTP/1.1\r\nhost: x\r\n\r\n").await;
     client.shutdown().await.unwrap();
@@ -114,7 +114,7 @@ async fn a_caller_that_has_said_all_still_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn requests_that_follow_each_other_are_answered() {
+async fn pipelined_requests_are_answered() {
     let waiting = Waiting::new().await;
     let one = format!("GET /soon HTTP/1.1\r\nhost: x\r\nx-large: {}\r\n\r\n", "x".repeat(5_000));
     let mut client = waiting.send(&one.repeat(3)).await;
@@ -122,9 +122,5 @@ async fn requests_that_follow_each_other_are_answered() {
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.unwrap();
     assert_eq!(answer.matches("HTTP/1.1 200 ").count(), 3, "{answer}");
-    assert_eq!(
-        waiting.server.app.bodies.memory.free(),
-        waiting.server.app.http.body_memory(),
-        "large heads count no more"
-    );
+    assert_eq!(waiting.server.app.bodies.memory.free(), waiting.server.app.http.body_memory(), "the heads still count");
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn variables_of_the_node_service_name_what_replaces_them() {
+fn errors_about_variables_of_mini_kms_on_node_name_the_replacement() {
     let variables = |variables: &[(&str, &str)]| {
         filtered(variables.iter().map(|(name, value)| (name.into(), value.into())).collect::<Vec<_>>().into_iter())
     };
@@ -17,7 +17,7 @@ fn variables_of_the_node_service_name_what_replaces_them() {
 }
 
 #[test]
-fn service_links_are_passed_over() {
+fn service_links_of_kubernetes_are_ignored() {
     let links = [
         ("DB_PORT", "tcp://10.96.0.17:3306"),
         ("KMS_HTTP_PORT", "tcp://10.96.0.17:8080"),

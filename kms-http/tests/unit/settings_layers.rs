@@ -17,7 +17,7 @@ fn refusal(file: Option<&str>, variables: &[(&str, &str)], set: &[(&str, &str)])
 }
 
 #[test]
-fn what_is_shown_can_be_read_again() {
+fn described_settings_can_be_read_again() {
     let set = flags(&[
         ("trusted_proxies", "10.0.0.0/8, fd00::/8"),
         ("auth", "token,trusted_headers"),
@@ -36,7 +36,7 @@ fn what_is_shown_can_be_read_again() {
 }
 
 #[test]
-fn sources_go_ahead_of_each_other() {
+fn flags_override_the_environment_and_the_environment_overrides_the_file() {
     let file = "master_key = 'x'\n[http]\nlisten = '0.0.0.0:1'\nqueue = 1\nconnections = 1\n\
                 cors_origins = ['https://a', 'https://b']\n[http.tls]\nkey_file = 'k'\n";
     let variables = variable("KMS_HTTP_TLS_KEY_FILE", "other").into_iter().chain(variable("KMS_HTTP_QUEUE", "2"));
@@ -59,7 +59,7 @@ fn an_element_with_a_comma_stays_one() {
 }
 
 #[test]
-fn errors_name_setting_source_and_what_is_expected() {
+fn errors_name_the_setting_its_source_and_the_expected_value() {
     let file = |text: &'static str| refusal(Some(text), &[], &[]);
     for (message, parts) in [
         (file("[http]\nqueue = 3.7"), ["http.queue", "the configuration file", "whole number"]),

@@ -16,14 +16,17 @@ fn refusal(body: &[u8]) -> String {
 }
 
 #[test]
-fn errors_say_what_and_where() {
+fn errors_name_the_fault_and_its_place() {
     assert!(refusal(b"").contains("empty"));
     assert!(refusal(b"\xef\xbb\xbf{}").contains("BOM"));
     assert!(refusal(b"\xff\xfe{\0}\0").contains("BOM"));
     assert!(refusal(b"{\"keyId\":\"\xff\"}").contains("byte 10"));
     assert!(refusal(br#"{"keyId":"a","keyId":"b"}"#).contains("twice"));
     assert!(refusal(br#"{"keyId":"a","x":{"y":1,"y":2}}"#).contains("\"y\""));
-    assert!(refusal(br#"{"keyId":"a","x":{"y":1,"\u0079":2}}"#).contains("twice"), "escapes do not hide it");
+    assert!(
+        refusal(br#"{"keyId":"a","x":{"y":1,"\u0079":2}}"#).contains("twice"),
+        "the escaped name was not recognized"
+    );
     assert!(refusal(br#"{"keyId":"a"} {}"#).contains("trailing"));
     assert!(refusal(br#"{"keyId":"a","version":"1"}"#).starts_with("version: "));
     assert!(refusal(br#"{"version":1}"#).contains("keyId"));

@@ -4,7 +4,7 @@ use super::*;
 use axum::http::HeaderValue;
 
 #[test]
-fn only_valid_trace_parents_count() {
+fn only_a_valid_traceparent_is_used() {
     let of = |values: &[&'static str]| {
         let mut headers = HeaderMap::new();
         for value in values {

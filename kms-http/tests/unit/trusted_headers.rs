@@ -14,7 +14,7 @@ fn identify(sent: &[(&'static str, &[u8])], host: &str) -> Result<Actor, ApiErro
 }
 
 #[test]
-fn headers_name_the_caller() {
+fn the_headers_name_the_caller() {
     let actor = identify(&[("x-principal", b"Alice"), ("x-role", b"admin")], HOST).expect("an actor");
     assert_eq!((actor.principal(), actor.role()), ("dev:alice", Role::Admin));
     let actor = identify(&[("x-role", b"root")], HOST).expect("an actor");
@@ -26,7 +26,7 @@ fn headers_name_the_caller() {
 }
 
 #[test]
-fn two_principals_are_none() {
+fn two_principals_are_refused() {
     assert!(identify(&[("x-principal", b"alice"), ("x-principal", b"bob")], HOST).is_err());
     let unprefixed = TrustedHeadersSettings::default();
     let mut headers = HeaderMap::new();
@@ -35,7 +35,7 @@ fn two_principals_are_none() {
 }
 
 #[test]
-fn other_hosts_are_not_believed() {
+fn requests_to_other_hosts_are_refused() {
     for (host, is_own) in [
         ("localhost:1", true),
         ("LOCALHOST", true),
