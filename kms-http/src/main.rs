@@ -1,4 +1,4 @@
-//! The `kms-http` program.
+//! The program `kms-http`: the HTTP service and its command line.
 
 use std::process::ExitCode;
 

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 const JSON: [(&str, &str); 2] = [("KMS_HTTP_LOG_REQUESTS", "true"), ("KMS_HTTP_LOG_FORMAT", "json")];
 
-/// Resets a connection.
+/// Closes a connection with a TCP reset.
 fn reset(stream: std::net::TcpStream) {
     stream.set_nonblocking(true).unwrap();
     let stream = tokio::net::TcpStream::from_std(stream).unwrap();

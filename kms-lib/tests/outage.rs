@@ -10,7 +10,7 @@ use kms_lib::{Actor, Config, Context, ErrorCode, Kms, NewKey, Role, Session};
 use kms_test_support::{MariaDb, Postgres, Server};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
 
-/// What is logged.
+/// A writer that collects log lines.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 

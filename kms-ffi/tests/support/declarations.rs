@@ -20,7 +20,7 @@ pub struct Struct {
     pub fields: Vec<String>,
 }
 
-/// The header's text.
+/// The text of `mini_kms.h`.
 pub fn header() -> String {
     fs::read_to_string(super::root().join("include/mini_kms.h")).unwrap()
 }

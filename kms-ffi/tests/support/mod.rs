@@ -45,7 +45,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// An empty one.
+    /// Creates a folder that contains only links to the shared library.
     pub fn new() -> Self {
         let bench = Self { folder: tempfile::tempdir().unwrap() };
         for name in ["libmini_kms.so", "libmini_kms.so.1"] {

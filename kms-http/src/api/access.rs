@@ -124,7 +124,7 @@ pub struct Pending<'a> {
 }
 
 impl<'a> Pending<'a> {
-    /// Begins a request.
+    /// Begins the entry of a request.
     pub fn new(is_wanted: bool, context: &'a RequestContext, meter: &'a Meter) -> Self {
         Self { is_wanted, context, meter }
     }

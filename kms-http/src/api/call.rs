@@ -97,7 +97,7 @@ impl Call {
         self.app.bodies.memory.room(Owner::principal(self.session.actor().principal()), bytes, evict)
     }
 
-    /// Parses the query.
+    /// Parses the query as a `T`. A parameter that does not fit is an `InvalidArgument` error.
     pub fn query<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         let query = self.parts.uri.query().unwrap_or_default();
         let read = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));

@@ -1,4 +1,4 @@
-//! Routes for grants.
+//! Routes that list, make and revoke grants.
 
 use kms_lib::{Conditions, GrantFilter, GrantId, NewGrant, Permission, Role};
 use serde::Deserialize;

@@ -85,7 +85,7 @@ pub struct App {
     pub unknown_callers: access::Unknown,
     /// The cached result of the last scrape.
     pub scrape: scrape::Scrape,
-    /// The OpenAPI document.
+    /// The OpenAPI document as JSON, rendered once.
     pub openapi: Bytes,
 }
 

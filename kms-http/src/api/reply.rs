@@ -1,4 +1,4 @@
-//! Responses of handlers.
+//! Builds the responses of handlers.
 
 use std::fmt::Display;
 
@@ -21,7 +21,7 @@ const COMMON: usize = 1_024;
 /// The result of a handler.
 pub type Reply = Result<Response, ApiError>;
 
-/// 200 with JSON.
+/// A response with status 200 and this value as JSON.
 pub fn ok(body: &impl Serialize) -> Reply {
     json(StatusCode::OK, body, COMMON)
 }
@@ -31,19 +31,19 @@ pub fn large(body: &impl Serialize, about: usize) -> Reply {
     json(StatusCode::OK, body, about.max(COMMON))
 }
 
-/// 201 with JSON.
+/// A response with status 201 and this value as JSON.
 pub fn created(body: &impl Serialize) -> Reply {
     json(StatusCode::CREATED, body, COMMON)
 }
 
-/// 204 without a body.
+/// A response with status 204 and no body.
 pub fn no_content() -> Reply {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)
 }
 
-/// 200 with text.
+/// A response with status 200 and this text.
 pub fn text(content_type: &'static str, text: impl Into<Bytes>) -> Reply {
     let mut response = Response::new(Body::from(text.into()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

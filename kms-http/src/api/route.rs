@@ -89,7 +89,7 @@ impl Route {
         Self { operation, mount: Box::new(mount) }
     }
 
-    /// Sets the description.
+    /// Sets the description for the OpenAPI document.
     #[must_use]
     pub fn doc(mut self, doc: Doc) -> Self {
         self.operation.doc = Doc { is_open: self.operation.doc.is_open, ..doc };

@@ -1,4 +1,4 @@
-//! `kms-http audit`.
+//! The commands `kms-http audit`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,7 +43,7 @@ pub enum Audit {
     Anchor,
     /// Show the newest records
     Tail {
-        /// Number of records
+        /// Number of records to show
         #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
         lines: u16,
         /// Keep printing new records

@@ -1,4 +1,4 @@
-//! `kms-http grant`.
+//! The commands `kms-http grant`.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `kms-http key`.
+//! The commands `kms-http key`.
 
 use std::process::ExitCode;
 

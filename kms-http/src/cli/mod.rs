@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line: arguments, output and exit codes.
 
 mod acknowledge;
 mod anchor;

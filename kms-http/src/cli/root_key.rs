@@ -1,4 +1,4 @@
-//! `kms-http root-key`.
+//! The commands `kms-http root-key`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

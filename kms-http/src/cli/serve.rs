@@ -1,4 +1,4 @@
-//! `kms-http serve`.
+//! The command `kms-http serve`.
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! `kms-http token`.
+//! The commands `kms-http token`.
 
 use std::process::ExitCode;
 

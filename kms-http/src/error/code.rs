@@ -5,7 +5,7 @@
 pub struct ServiceCode {
     /// The value of `code` in the body of the response.
     pub name: &'static str,
-    /// The HTTP status.
+    /// The HTTP status of responses with this code.
     pub status: u16,
     /// Whether the unchanged request may succeed after a short wait.
     pub is_retryable: bool,

@@ -22,7 +22,7 @@ static FAULTS: Lines = Lines::new();
 /// An error as it is returned to callers.
 #[derive(Clone, Debug)]
 pub struct ApiError {
-    /// The HTTP status.
+    /// The HTTP status of the response.
     pub status: StatusCode,
     /// The stable name of the error, for programs: that of an [`ErrorCode`] or a [`ServiceCode`].
     pub code: &'static str,

@@ -16,7 +16,7 @@ const BLANKS: &str = "\\u0020\\u00a0\\u1680\\u2000-\\u200a\\u202f\\u205f\\u3000"
 /// Non-ASCII letters whose lower case is ASCII.
 const DECEPTIVE_LETTERS: &str = "\\u0130\\u212a";
 
-/// Any base64 character.
+/// The pattern of a base64 digit.
 const DIGIT: &str = "[A-Za-z0-9+/]";
 /// Any base64 character except `A`, which means zero.
 const NOT_ZERO: &str = "[B-Za-z0-9+/]";

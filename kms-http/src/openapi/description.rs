@@ -6,7 +6,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 /// One operation of the service: a method on a path, and its description.
 pub struct Operation {
-    /// The HTTP method.
+    /// The HTTP method of the route.
     pub method: Method,
     /// The path, with `{name}` for parameters.
     pub path: &'static str,
@@ -31,7 +31,7 @@ pub struct Kind {
 pub struct Model {
     /// The name in `components/schemas`.
     pub name: String,
-    /// The schema.
+    /// The JSON schema of the type.
     pub schema: RefOr<Schema>,
     /// The schemas that it refers to, by name.
     pub others: Vec<(String, RefOr<Schema>)>,
@@ -49,22 +49,22 @@ impl Model {
 /// The body of a successful response.
 #[derive(Default)]
 pub enum Answer {
-    /// A JSON object.
+    /// One JSON object.
     Json(Model),
     /// A JSON array of objects.
     List(Model),
     /// Another body, with this content type.
     Other(&'static str),
-    /// No body.
+    /// A response without a body.
     #[default]
     Empty,
 }
 
-/// A query parameter.
+/// A query parameter of a route.
 pub struct QueryParam {
-    /// The name.
+    /// The name of the parameter.
     pub name: &'static str,
-    /// The description.
+    /// The description for the OpenAPI document: one line.
     pub about: &'static str,
     /// The JSON schema of the value.
     pub schema: serde_json::Value,
@@ -84,7 +84,7 @@ pub struct Doc {
     pub status: u16,
     /// The body of a successful response.
     pub answer: Answer,
-    /// The query parameters.
+    /// The query parameters, in the order of the document.
     pub query: Vec<QueryParam>,
     /// Error statuses in addition to those of every route.
     pub errors: Vec<u16>,
@@ -138,12 +138,12 @@ impl Doc {
         self.status = 204;
         self
     }
-    /// Adds a query parameter.
+    /// Adds a query parameter with its description and JSON schema.
     pub fn query(mut self, name: &'static str, about: &'static str, schema: serde_json::Value) -> Self {
         self.query.push(QueryParam { name, about, schema });
         self
     }
-    /// Adds error statuses.
+    /// Adds error statuses to those of every route.
     pub fn errors(mut self, errors: &[u16]) -> Self {
         self.errors.extend(errors);
         self
@@ -163,7 +163,7 @@ impl Doc {
         self.kind.is_patient = true;
         self
     }
-    /// Requires no authentication.
+    /// Marks the route as open: callers need not authenticate.
     pub fn open(mut self) -> Self {
         self.is_open = true;
         self

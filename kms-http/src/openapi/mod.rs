@@ -19,7 +19,7 @@ use crate::settings::{AuthMethod, Http};
 /// Error statuses that every route for authenticated callers may return.
 const ALWAYS: [u16; 6] = [400, 401, 403, 429, 503, 504];
 
-/// Schemas by name.
+/// The schemas of the document by name.
 type Schemas = Map<String, Value>;
 
 /// Generates the document. Its security schemes are the enabled methods of authentication.

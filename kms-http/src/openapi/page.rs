@@ -19,11 +19,11 @@ pub const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 
 
 /// A file of the page.
 pub struct File {
-    /// The URL path.
+    /// The path at which the file is served.
     pub path: &'static str,
-    /// The content type.
+    /// The value of the header `content-type`.
     pub content_type: &'static str,
-    /// The content.
+    /// The bytes of the file.
     pub content: Bytes,
 }
 

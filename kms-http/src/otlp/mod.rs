@@ -44,13 +44,13 @@ impl Status {
 
 /// The attributes of a request that are known when its span begins.
 pub struct Begun<'a> {
-    /// The HTTP method.
+    /// The HTTP method of the request.
     pub method: &'a str,
     /// The path of the route; None if no route matches.
     pub route: Option<&'static str>,
     /// The operation, if a route matches.
     pub operation: Option<&'static str>,
-    /// The request id.
+    /// The id of the request, as in the access log.
     pub request_id: &'a str,
     /// The request headers; `traceparent` and `tracestate` name the parent span.
     pub headers: &'a HeaderMap,
@@ -58,7 +58,7 @@ pub struct Begun<'a> {
 
 /// The attributes of a request that are known when its span ends.
 pub struct Ended<'a> {
-    /// The client's address.
+    /// The address of the client, if it is known.
     pub source: Option<IpAddr>,
     /// The principal, if the caller was authenticated.
     pub principal: Option<&'a str>,

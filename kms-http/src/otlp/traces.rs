@@ -42,7 +42,7 @@ pub struct Traces {
     status: Arc<Status>,
 }
 
-/// A running export.
+/// The task that exports spans, until it is stopped.
 pub struct Running {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,

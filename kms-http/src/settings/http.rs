@@ -35,13 +35,13 @@ pub enum AuthMethod {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
-    /// Lines of text.
+    /// One line of text per event.
     Text,
     /// One JSON object per line.
     Json,
 }
 
-/// The section `http.token`.
+/// The settings of access tokens, section `http.token`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TokenSettings {
@@ -49,7 +49,7 @@ pub struct TokenSettings {
     pub prefix: String,
 }
 
-/// The section `http.trusted_headers`.
+/// The settings of trusted headers, section `http.trusted_headers`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrustedHeadersSettings {

@@ -76,12 +76,12 @@ const NO_STORE: &str = "sqlite:/nowhere";
 /// The file of [`NO_STORE`].
 const NOWHERE: &str = "/nowhere";
 
-/// The effective settings.
+/// The settings after all sources are merged.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The settings of `kms-lib`.
     pub kms: Config,
-    /// The section `http`.
+    /// The settings of the service, section `http`.
     pub http: Http,
     /// The configuration file, if there is one.
     pub file: Option<PathBuf>,

@@ -37,7 +37,7 @@ pub enum RoleField {
     Email,
 }
 
-/// The section `http.mtls`.
+/// The settings of authentication by client certificate, section `http.mtls`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MtlsSettings {

@@ -21,7 +21,7 @@ pub enum ClientCertificates {
 }
 
 section! {
-    /// The section `http.tls`.
+    /// The settings of TLS, section `http.tls`.
     pub struct TlsSettings {
         /// Certificate chain (PEM), the server's certificate first. Setting it enables TLS.
         pub certificate_file: PathBuf = PathBuf::new(),

@@ -43,7 +43,7 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 
 /// A connection after its handshake.
 pub struct TlsConnection<S> {
-    /// The encrypted stream.
+    /// The stream within TLS.
     pub stream: TlsStream<S>,
     /// The verified client certificate, if the client presented one.
     pub peer: Option<CertificateDer<'static>>,

@@ -22,7 +22,7 @@ pub struct Frontier {
 }
 
 impl Frontier {
-    /// The empty tree.
+    /// A tree without leaves.
     pub fn new() -> Self {
         Self::default()
     }

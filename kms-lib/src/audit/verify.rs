@@ -32,7 +32,7 @@ pub enum Finding {
     },
     /// A sequence number occurs twice or out of order.
     OutOfOrder {
-        /// The number found.
+        /// The sequence number that was found.
         found: u64,
     },
     /// A record has a format that this version does not know.
@@ -424,7 +424,7 @@ pub struct Stitched {
     pub state: Start,
     /// The requested states that come before the fault, if there is one.
     pub states: Vec<State>,
-    /// The first fault.
+    /// The first fault in the chunk, if there is one.
     pub fault: Option<Fault>,
 }
 

@@ -26,7 +26,7 @@ mod tests;
 
 /// Unwrapped material, ready for use by the cryptography provider.
 pub enum ReadyKey {
-    /// AES-256-GCM.
+    /// AES-256-GCM under this key.
     Aes(Box<dyn Aead>),
     /// RSA-2048: private and public key.
     Rsa {

@@ -102,7 +102,7 @@ pub struct Snapshot {
 /// Whether the rows of the snapshot match the row commitment in the head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Trust {
-    /// The rows match.
+    /// The rows match the commitment.
     #[default]
     Verified,
     /// The rows do not match, and it is not known which of them were altered.

@@ -9,14 +9,14 @@ use crate::types::key::KeyType;
 pub enum Binding {
     /// The material of a version.
     Version {
-        /// The key's id.
+        /// The id of the key.
         key: KeyId,
-        /// The version's number.
+        /// The number of the version.
         version: u32,
-        /// The key's type.
+        /// The type of the key.
         key_type: KeyType,
     },
-    /// An integrity key.
+    /// An integrity key, which seals rows.
     IntegrityKey {
         /// The log's id.
         log: LogId,
@@ -30,7 +30,7 @@ pub enum Binding {
         /// The number of the signing key.
         number: u32,
     },
-    /// A check value.
+    /// The check value of a root key generation.
     CheckValue,
 }
 

@@ -58,7 +58,7 @@ struct Counters {
 pub struct CallMetrics {
     /// The provider: `local` or `aws-kms`.
     pub provider: &'static str,
-    /// The counted operation.
+    /// The operation whose calls are counted.
     pub operation: RootKeyOperation,
     /// Number of calls by outcome: `ok`, the name of an error code, or `other`.
     pub outcomes: BTreeMap<&'static str, u64>,

@@ -30,7 +30,7 @@ pub enum Derivation {
     None,
     /// Argon2id (RFC 9106) over a passphrase.
     Argon2id {
-        /// A random salt.
+        /// The random salt of the derivation.
         salt: [u8; 16],
         /// Memory cost, in KiB.
         memory_kib: u32,

@@ -22,7 +22,7 @@ impl Fields {
         bytes.extend_from_slice(domain);
         Self(bytes)
     }
-    /// Appends a field.
+    /// Appends a field with its length.
     pub fn bytes(&mut self, field: &[u8]) -> &mut Self {
         self.0.push(1);
         self.0.extend_from_slice(&(field.len() as u64).to_be_bytes());

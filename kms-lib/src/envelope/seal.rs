@@ -52,7 +52,7 @@ impl RowSet {
     pub fn toggle(&mut self, seals: &Seals, row: &[u8]) {
         self.combine(&Self::of(seals, row));
     }
-    /// The fold.
+    /// The 32 bytes of the fold.
     #[cfg(test)]
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0

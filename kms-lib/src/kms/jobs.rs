@@ -1,4 +1,4 @@
-//! The scheduler's jobs.
+//! The jobs that the scheduler runs.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;

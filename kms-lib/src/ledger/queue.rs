@@ -107,7 +107,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// An empty queue.
+    /// An empty queue with these limits.
     pub fn new(limits: Limits) -> Self {
         Self {
             counters: Counters::default(),

@@ -27,11 +27,11 @@ const DECISION_COST: usize = 64;
 /// An audit record that has no place in the log yet.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// The record's identifier.
+    /// The id of the record, chosen before it has a sequence number.
     pub id: RecordId,
-    /// The actor.
+    /// The actor that requested the operation.
     pub actor: Actor,
-    /// The action.
+    /// The action that the record describes.
     pub action: Action,
     /// The key that the action concerns.
     pub key_id: Option<KeyId>,

@@ -37,7 +37,7 @@ pub struct CheckedKey {
     pub audit_context: AuditContext,
     /// The metadata as canonical JSON (RFC 8785).
     pub metadata: Option<String>,
-    /// The first version.
+    /// The key's first version with its material.
     pub first: NewVersion,
     /// The grant for the creator, unless that is an admin: id and principal.
     pub creator_grant: Option<(GrantId, String)>,
@@ -67,7 +67,7 @@ pub struct CheckedGrant {
     pub role: Role,
     /// The keys that the grant covers.
     pub scope: GrantScope,
-    /// The permissions, sorted.
+    /// The permissions, sorted and without duplicates.
     pub permissions: Vec<Permission>,
     /// The conditions of the grant.
     pub conditions: Conditions,
@@ -231,28 +231,28 @@ pub struct Released {
 /// A range of version numbers, first and last inclusive.
 pub type VersionRange = (u32, u32);
 
-/// A requested change.
+/// A change of keys, grants, credentials, service keys, root keys or the quarantine.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Create a key.
+    /// Create a key with its first version.
     CreateKey(Box<CheckedKey>),
-    /// Rotate a key.
+    /// Rotate a key to this version.
     Rotate(KeyId, NewVersion),
-    /// Enable a key.
+    /// Enable a disabled key.
     EnableKey(KeyId),
-    /// Disable a key.
+    /// Disable a key until it is enabled again.
     DisableKey(KeyId),
     /// Revoke a key and all its versions.
     RevokeKey(KeyId),
     /// Enable the current version.
     EnableVersion(KeyId, u32),
-    /// Disable a version.
+    /// Disable a version until it is enabled again.
     DisableVersion(KeyId, u32),
-    /// Revoke a version.
+    /// Revoke a version for good.
     RevokeVersion(KeyId, u32),
     /// Set, extend or end a former version's grace window.
     SetWindow(KeyId, u32, Option<Timestamp>),
-    /// Edit a key.
+    /// Edit a key's periods, metadata or the form of its recorded contexts.
     UpdateKey(KeyId, KeyEdit),
     /// Schedule a deletion after this many days.
     ScheduleDeletion(KeyId, u32),
@@ -270,11 +270,11 @@ pub enum Command {
     PutGrant(Box<CheckedGrant>),
     /// Revoke a grant; with the flag, everything that was passed on through it too.
     WithdrawGrant(GrantId, bool),
-    /// Create a credential.
+    /// Create a credential, the record of an access token.
     CreateCredential(Box<CheckedCredential>),
-    /// Revoke a credential.
+    /// Revoke a credential, so that its token no longer authenticates.
     WithdrawCredential(CredentialId),
-    /// Quarantine rows.
+    /// Quarantine rows that do not match the log.
     Quarantine(Vec<NewQuarantined>),
     /// Release rows from the quarantine. Each is stored in the state that the log has of it.
     Release(Vec<Released>),
@@ -286,7 +286,7 @@ pub enum Command {
     MarkCompromised(u32),
     /// Begin to retire a generation: nothing new is wrapped under it from then on.
     BeginRetirement(u32),
-    /// Retire a generation.
+    /// Complete the retirement of a generation.
     RetireRootKey(u32),
     /// Add wrappings under further generations. No row of the catalog changes.
     AddWrappings(Vec<NewWrapping>),

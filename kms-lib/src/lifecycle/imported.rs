@@ -15,7 +15,7 @@ use crate::types::time::Timestamp;
 pub struct ImportRun {
     /// The name of the source.
     pub source: String,
-    /// The run's identifier.
+    /// The identifier of the run.
     pub id: ImportRunId,
 }
 
@@ -40,7 +40,7 @@ pub struct ImportedKey {
     pub grace_period_days: Option<u32>,
     /// The metadata as canonical JSON (RFC 8785).
     pub metadata: Option<String>,
-    /// Time of creation.
+    /// When the key was created at the source.
     pub created_at: Timestamp,
     /// The current version at the source.
     pub current_version: u32,
@@ -74,7 +74,7 @@ pub struct ImportedVersion {
     pub not_after: Option<Timestamp>,
     /// The grace period, in days, from which `not_after` was computed.
     pub grace_period_days: Option<u32>,
-    /// Time of creation.
+    /// When the version was created at the source.
     pub created_at: Timestamp,
     /// The version's material, if this store does not have it yet.
     pub new: Option<ImportedMaterial>,
@@ -115,7 +115,7 @@ pub struct ImportedGrant {
     pub permissions: Vec<Permission>,
     /// The conditions; with unknown ones, the grant allows nothing.
     pub conditions: StoredConditions,
-    /// Time of creation.
+    /// When the grant was made at the source.
     pub created_at: Timestamp,
 }
 
@@ -135,7 +135,7 @@ pub struct LegacyPage {
 pub struct ImportRotation {
     /// The run that rotates the key.
     pub run: ImportRun,
-    /// The key.
+    /// The key to rotate.
     pub key: KeyId,
     /// The new version. Until the import is finalized, its number leaves a gap for rotations at the source.
     pub new: NewVersion,

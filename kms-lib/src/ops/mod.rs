@@ -36,7 +36,7 @@ pub struct Metrics {
     pub keys: KeyMetrics,
     /// Verification and failure counts of the log.
     pub audit: AuditMetrics,
-    /// Operation counts.
+    /// Counts of recent encryptions, decryptions and rotations.
     pub usage: UsageMetrics,
     /// Disk space of the store.
     pub storage: StorageMetrics,

@@ -1,4 +1,4 @@
-//! Reading imported logs.
+//! Lists the rows of imported logs.
 
 use serde::Serialize;
 

@@ -37,7 +37,7 @@ pub(super) struct KeyTally<'a> {
 }
 
 impl<'a> KeyTally<'a> {
-    /// Adds an operation.
+    /// Counts the result of an operation, success or failure.
     pub fn add(&mut self, item: &'a Item<'_>, decided: &'a Arc<Decided>, worked: &Worked) {
         if let Some(context) = item.job.context()
             && self.contexts.last() != Some(&context)

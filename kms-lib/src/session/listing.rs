@@ -15,7 +15,7 @@ const PAGE_WORK: usize = 10_000;
 
 /// A slice of a list.
 pub(super) struct Slice<T> {
-    /// The matching entries.
+    /// The examined entries that match.
     pub items: Vec<T>,
     /// The number of entries that were examined.
     pub looked_at: usize,

@@ -96,7 +96,7 @@ use crate::workers::Workers;
 pub struct Shared {
     /// The store with all keys, grants and the log.
     pub store: Arc<dyn Store>,
-    /// The cryptography provider.
+    /// The cryptography provider: aws-lc or RustCrypto.
     pub provider: Arc<dyn Provider>,
     /// Wraps and unwraps key material with the root keys.
     pub envelope: Envelope,

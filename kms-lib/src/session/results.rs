@@ -29,7 +29,7 @@ pub struct Encrypted {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Decrypted {
-    /// The decrypted bytes.
+    /// The decrypted bytes, wiped when dropped.
     pub plaintext: Zeroizing<Vec<u8>>,
     /// The key that decrypted it.
     pub key: KeyId,
@@ -86,7 +86,7 @@ pub struct SignatureCheck {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reencrypted {
-    /// The new ciphertext.
+    /// The new ciphertext, with the key and version that encrypted it.
     pub encrypted: Encrypted,
     /// The key of the old ciphertext.
     pub source_key: KeyId,

@@ -13,7 +13,7 @@ use super::time::Timestamp;
 /// An operation, with the values that a policy decision depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Create a key.
+    /// Create a key with its first version.
     CreateKey,
     /// Read a key's description.
     ReadKey,
@@ -44,23 +44,23 @@ pub enum Operation {
         /// The version that the caller expects to be current; any other is a `Conflict`.
         expected_current: Option<u32>,
     },
-    /// Enable the key.
+    /// Enable the key after it was disabled.
     EnableKey,
-    /// Disable the key.
+    /// Disable the key until it is enabled again.
     DisableKey,
     /// Revoke the key and all its versions.
     RevokeKey,
-    /// Enable a version.
+    /// Enable a version after it was disabled.
     EnableVersion {
         /// The version's number.
         version: u32,
     },
-    /// Disable a version.
+    /// Disable a version until it is enabled again.
     DisableVersion {
         /// The version's number.
         version: u32,
     },
-    /// Revoke a version.
+    /// Revoke a version for good.
     RevokeVersion {
         /// The version's number.
         version: u32,
@@ -99,21 +99,21 @@ pub enum Operation {
         /// The conditions of the grant.
         conditions: Conditions,
     },
-    /// Revoke a grant.
+    /// Revoke a grant, with or without the grants that were passed on through it.
     WithdrawGrant {
-        /// The version's number.
+        /// The id of the grant.
         id: GrantId,
         /// Whether everything that was passed on through the grant is revoked too.
         cascade: bool,
     },
-    /// Create a credential.
+    /// Create a credential, the record of an access token.
     CreateCredential,
-    /// Revoke a credential.
+    /// Revoke a credential, so that its token no longer authenticates.
     WithdrawCredential {
-        /// The version's number.
+        /// The id of the credential.
         id: CredentialId,
     },
-    /// List credentials.
+    /// List the credentials of access tokens.
     ReadCredentials,
     /// Make a backup, or compare one with the store.
     Backup,
@@ -133,13 +133,13 @@ pub enum Operation {
     ManageQuarantine,
     /// List the quarantined rows.
     ReadQuarantine,
-    /// List grants.
+    /// Read the list of grants.
     ReadGrants,
-    /// Read audit records.
+    /// Read records of the audit log.
     ReadAudit,
     /// Verify the audit log.
     VerifyAudit,
-    /// Read metrics.
+    /// Read metrics and alerts.
     ReadMetrics,
 }
 
@@ -148,7 +148,7 @@ pub enum Operation {
 pub struct Attempt {
     /// The actor that requests the operation.
     pub actor: Actor,
-    /// The requested operation.
+    /// The operation with its parameters.
     pub operation: Operation,
     /// The key of the operation; `None` for operations on all keys or on no key.
     pub key: Option<KeyId>,

@@ -9,9 +9,9 @@ use super::root_key::{RootKeyGeneration, ServiceKey, Wrapped};
 /// One row that is inserted or replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A new key.
+    /// A new row of `keys`.
     InsertKey(Key),
-    /// A changed key.
+    /// A changed row of `keys`.
     UpdateKey(Key),
     /// A new version with its material.
     InsertVersion(KeyVersion, Material),
@@ -19,13 +19,13 @@ pub enum Change {
     UpdateVersion(KeyVersion),
     /// A changed version whose wrapped material is erased.
     EraseVersion(KeyVersion),
-    /// A new grant.
+    /// A new row of `grants`.
     InsertGrant(Grant),
-    /// A changed grant.
+    /// A changed row of `grants`.
     UpdateGrant(Grant),
-    /// A new credential.
+    /// A new row of `credentials`.
     InsertCredential(Credential),
-    /// A changed credential.
+    /// A changed row of `credentials`.
     UpdateCredential(Credential),
     /// A new entry of the quarantine.
     InsertQuarantined(Quarantined),

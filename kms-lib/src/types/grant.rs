@@ -21,9 +21,9 @@ named!(
         Encrypt = "encrypt",
         /// Decrypt, re-encrypt from the key.
         Decrypt = "decrypt",
-        /// Make signatures.
+        /// Sign payloads with the key.
         Sign = "sign",
-        /// Verify signatures.
+        /// Verify signatures of the key.
         Verify = "verify",
         /// Rotate the key to a new version.
         Rotate = "rotate",
@@ -44,7 +44,7 @@ named!(
 pub enum GrantScope {
     /// Every key, including future ones; written `*`.
     AllKeys,
-    /// One key.
+    /// The key with this id.
     Key(KeyId),
 }
 
@@ -193,7 +193,7 @@ pub struct Grant {
     pub permissions: Vec<Permission>,
     /// The conditions under which the grant is valid.
     pub conditions: StoredConditions,
-    /// Time of creation.
+    /// When the grant was made.
     pub created_at: Timestamp,
     /// When the grant was revoked.
     pub withdrawn_at: Option<Timestamp>,
@@ -210,7 +210,7 @@ pub struct Grant {
 pub struct Grantor {
     /// The principal that made the grant; `system` for the grant that the creator of a key gets.
     pub principal: String,
-    /// The grantor's role.
+    /// The role of the grantor when it made the grant.
     pub role: Role,
     /// The grants that an app passed on, sorted by id. Empty for admins and for the service itself.
     pub through: Vec<GrantId>,

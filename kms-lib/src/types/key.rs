@@ -96,7 +96,7 @@ pub struct Key {
     pub key_type: KeyType,
     /// The permitted use of the key.
     pub purpose: KeyPurpose,
-    /// The lifecycle state.
+    /// The state of the key in its lifecycle.
     pub state: KeyState,
     /// The reason for `Disabled`; set while the state, or the one that a cancelled deletion returns to, is `Disabled`.
     pub disabled_reason: Option<DisabledReason>,
@@ -122,7 +122,7 @@ pub struct Key {
     pub metadata: Option<String>,
     /// The import that the key comes from; `None` for a key that was created here.
     pub import: Option<KeyImport>,
-    /// Time of creation.
+    /// When the key was created, here or at the source of its import.
     pub created_at: Timestamp,
     /// The sequence number of the record of its last change.
     pub revision: u64,
@@ -146,7 +146,7 @@ pub struct KeyVersion {
     pub key_id: KeyId,
     /// The version's number within its key, counted from 1.
     pub version: u32,
-    /// The lifecycle state.
+    /// The state of the version in its lifecycle.
     pub state: VersionState,
     /// Before this time, the version cannot be used.
     pub not_before: Option<Timestamp>,
@@ -154,7 +154,7 @@ pub struct KeyVersion {
     pub not_after: Option<Timestamp>,
     /// The grace period, in days, from which `not_after` was computed.
     pub grace_period_days: Option<u32>,
-    /// Time of creation.
+    /// When the version was created, here or at the source of its import.
     pub created_at: Timestamp,
     /// The origin of the version's material.
     pub origin: Origin,

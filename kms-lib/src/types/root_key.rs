@@ -29,7 +29,7 @@ named!(
 /// The stored description of a root key generation, without the key. One row of `root_keys`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RootKeyGeneration {
-    /// The row's identifier.
+    /// The identifier of the row.
     pub id: RootKeyId,
     /// The number of the generation, counted from 1 without gaps.
     pub generation: u32,
@@ -43,7 +43,7 @@ pub struct RootKeyGeneration {
     pub salt: Option<Vec<u8>>,
     /// A known text wrapped under the key, by which a wrong root key is recognized.
     pub check_value: Vec<u8>,
-    /// The generation's state.
+    /// Whether the generation is in use, being retired or retired.
     pub state: RootKeyState,
     /// When the generation was marked as compromised.
     pub compromised_at: Option<Timestamp>,
@@ -73,7 +73,7 @@ impl RootKeyGeneration {
 pub struct Wrapped {
     /// The generation whose key made the wrapping.
     pub generation: u32,
-    /// The wrapped material.
+    /// The wrapped material, in the format of the generation's provider.
     pub bytes: Vec<u8>,
 }
 
@@ -127,7 +127,7 @@ pub struct ServiceKey {
     pub fingerprint: [u8; 32],
     /// The first sequence number that the key is valid for.
     pub first_seq: u64,
-    /// The key's state.
+    /// Whether the key is current, being replaced or replaced.
     pub state: ServiceKeyState,
     /// The sequence number of the record of its last change.
     pub revision: u64,

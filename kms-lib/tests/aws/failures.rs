@@ -9,7 +9,7 @@ use kms_test_support::{Fault, test_name};
 use crate::common::{Place, admin, check_usable, code, last_record};
 use crate::{calls, config, root, with_aws};
 
-/// Encrypts a little.
+/// Encrypts one short plaintext.
 async fn encrypt(session: &Session, key: &str) -> Result<(), Error> {
     session.encrypt(key, b"x", &Context::new()).await.map(drop)
 }

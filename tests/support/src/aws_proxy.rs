@@ -40,7 +40,7 @@ pub struct Seen {
     pub body: Value,
     /// The access key that signed it.
     pub access_key: String,
-    /// When it came.
+    /// When the request arrived.
     pub at: Instant,
 }
 

@@ -8,14 +8,14 @@ use crate::{Server, database_name};
 
 const PROVIDER: &str = "/usr/lib/galera/libgalera_smm.so";
 
-/// A cluster.
+/// A Galera cluster of MariaDB servers.
 pub struct Galera {
     nodes: Vec<MariaDb>,
     ports: Vec<(u16, u16)>,
 }
 
 impl Galera {
-    /// Starts a cluster of so many nodes, if MariaDB and Galera are installed.
+    /// Starts a cluster of `count` nodes, or returns None if MariaDB or Galera is not installed.
     pub fn try_new(count: usize) -> Option<Self> {
         if !Path::new(PROVIDER).is_file() {
             return None;

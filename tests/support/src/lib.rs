@@ -29,7 +29,7 @@ pub use proxy::{Mode, Proxy};
 pub trait Server: Send + Sync {
     /// The URL of a new, empty database on it.
     fn create_database(&self) -> String;
-    /// Its port.
+    /// The TCP port of the server on the loopback interface.
     fn port(&self) -> u16;
     /// Kills it at once, as a crash of the machine would (but for what the operating system keeps).
     fn kill(&mut self);

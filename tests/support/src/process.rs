@@ -114,18 +114,18 @@ fn spawn(command: Command) -> Child {
     answer.recv().expect("the spawning thread").unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
-/// A running server.
+/// A running server process. Killed when dropped.
 pub(crate) struct Running(Child);
 
 impl Running {
-    /// Starts it; what it prints goes to a file.
+    /// Starts the process. Its output is appended to the file `log`.
     pub(crate) fn start(mut command: Command, log: &Path) -> Self {
         let log = File::options().create(true).append(true).open(log).expect("a log file");
         command.stdout(log.try_clone().expect("a log file")).stderr(log);
         Self(spawn(command))
     }
 
-    /// Waits until `is_ready`.
+    /// Waits until `is_ready` returns true. Panics with the log if the process ends or takes too long.
     pub(crate) fn wait(&mut self, log: &Path, is_ready: impl Fn() -> bool) {
         let begun = Instant::now();
         while !is_ready() {

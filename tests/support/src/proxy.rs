@@ -10,17 +10,17 @@ use std::thread;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Mode {
-    /// They pass.
+    /// Everything passes in both directions.
     Pass = 0,
-    /// A request with the word `COMMIT` in it is passed on, and the connection is cut before the answer.
+    /// A request that contains the word `COMMIT` passes, and the connection is cut before the answer.
     CutAfterCommit = 1,
-    /// Such a request is not passed on: the connection is cut before.
+    /// The connection is cut before such a request passes.
     CutBeforeCommit = 2,
-    /// Nothing passes any more, and nothing is closed: as if the other side had vanished.
+    /// Nothing passes and nothing is closed, as if the peer had lost its network.
     Freeze = 3,
 }
 
-/// The proxy.
+/// A TCP proxy in front of one server, whose [`Mode`] can change at any time.
 pub struct Proxy {
     port: u16,
     mode: Arc<AtomicU8>,
@@ -28,7 +28,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// In front of the server at this port.
+    /// Starts a proxy in front of the server at this port of the loopback interface.
     pub fn new(server: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("its address").port();
@@ -47,12 +47,12 @@ impl Proxy {
         Self { port, mode, closed }
     }
 
-    /// Its port.
+    /// The port on which the proxy listens.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Says what happens from now on. The two that cut do so once, and then let everything pass.
+    /// Changes the mode. A mode that cuts does so once, and then everything passes.
     pub fn set(&self, mode: Mode) {
         self.mode.store(mode as u8, Ordering::SeqCst);
     }

@@ -17,7 +17,7 @@ use crate::api::ApiError;
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Encoding {
-    /// UTF-8 text.
+    /// The text itself, as UTF-8.
     #[default]
     Utf8,
     /// Base64 (RFC 4648, with padding).

@@ -11,7 +11,7 @@ use super::many::{Done, Item};
 use crate::api::{ApiError, strict_json};
 use crate::openapi::schemas;
 
-/// Default signature algorithm.
+/// The signature algorithm of requests that name none.
 const DEFAULT: SignatureAlgorithm = SignatureAlgorithm::RsaPkcs1Sha256;
 
 /// A payload to sign.

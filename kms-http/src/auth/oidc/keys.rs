@@ -21,7 +21,7 @@ pub(super) fn is_asymmetric(algorithm: Algorithm) -> bool {
 pub(super) enum Lookup {
     /// The key, which fits the token's algorithm.
     Found(Arc<DecodingKey>),
-    /// No key matches.
+    /// No key of the issuer matches the token.
     Unknown,
     /// The named key is not for the token's algorithm, or several keys fit a token that names none.
     Unfit(&'static str),

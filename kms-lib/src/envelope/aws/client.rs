@@ -23,7 +23,7 @@ use crate::types::error::{Error, ErrorCode, Result};
 
 /// Attempts per call. The SDK waits between them with exponential backoff and jitter.
 const ATTEMPTS: u32 = 3;
-/// Timeout for connecting.
+/// The time limit for opening a connection.
 const CONNECT: Duration = Duration::from_secs(3);
 
 /// A client of AWS KMS with its own connections, credentials and counters.

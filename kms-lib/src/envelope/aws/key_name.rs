@@ -16,7 +16,7 @@ pub enum KeyName {
     KeyArn(KeyArn),
     /// The ARN of an alias.
     AliasArn {
-        /// The whole ARN.
+        /// The complete ARN, as it was configured.
         text: String,
         /// The region in the ARN.
         region: String,
@@ -85,7 +85,7 @@ impl KeyArn {
         let id = resource.strip_prefix("key/").filter(|id| is_key_id(id))?;
         Some(Self { text: text.to_owned(), region: region.to_owned(), id: id.to_owned() })
     }
-    /// The ARN.
+    /// The complete ARN as text.
     pub fn as_str(&self) -> &str {
         &self.text
     }

@@ -75,7 +75,7 @@ impl NewKey {
         self.grace_period_days = Some(days);
         self
     }
-    /// Attaches this metadata.
+    /// Sets the metadata, a JSON object.
     #[must_use]
     pub fn metadata(mut self, metadata: Value) -> Self {
         self.metadata = Some(metadata);

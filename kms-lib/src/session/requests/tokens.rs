@@ -27,7 +27,7 @@ impl NewToken {
     pub fn new(principal: impl Into<String>, role: Role) -> Self {
         Self { principal: principal.into(), role, label: None, expires_at: None }
     }
-    /// Sets the label.
+    /// Sets a label by which people recognize the token.
     #[must_use]
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
