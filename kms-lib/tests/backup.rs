@@ -1,4 +1,4 @@
-//! Backups made under load, restored elsewhere, and what a restore brings back.
+//! Backups made under load, their restoration at other places, and the changes that a restore undoes.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
@@ -16,7 +16,7 @@ fn at(place: &Place, name: &str) -> Config {
     Config::new(format!("sqlite:{}", place.folder.path().join(name).display())).root_key_bytes([7; 32])
 }
 
-/// Removes a store with what is beside it.
+/// Removes a store and the files that belong to it.
 fn remove_store(place: &Place) {
     for ending in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(format!("{}{ending}", place.file().display()));
@@ -24,7 +24,7 @@ fn remove_store(place: &Place) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_under_load_is_whole() {
+async fn a_backup_under_load_is_complete() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
@@ -62,10 +62,10 @@ async fn a_backup_under_load_is_whole() {
     check_usable(&copy).await;
     copy.close().await.unwrap();
 
-    // Not over anything that is there, not by anybody, not elsewhere than a file can be.
+    // Refused: an existing file, a caller without the right, and paths where no file can be.
     assert_eq!(code(kms.session(alice.clone()).backup(&to).await), ErrorCode::InvalidArgument);
     assert_eq!(code(Kms::restore(&config, &to).await), ErrorCode::InvalidArgument);
-    // What a former store left beside its place would become a part of the restored one.
+    // Files that a former store left at the place would become a part of the restored store.
     for ending in ["-wal", "-journal"] {
         let left = place.folder.path().join(format!("former.db{ending}"));
         std::fs::write(&left, b"").unwrap();
@@ -82,7 +82,7 @@ async fn a_backup_under_load_is_whole() {
     kms.close().await.unwrap();
 }
 
-/// A file at the final name is a backup that is in the log; whoever finds one can rely on that.
+/// A file with the final name is a backup whose record is in the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_has_its_name_only_once_it_is_recorded() {
     let place = Place::in_a_file();
@@ -101,7 +101,7 @@ async fn a_backup_has_its_name_only_once_it_is_recorded() {
             tokio::time::sleep(std::time::Duration::from_micros(200)).await;
         }
         let recorded = place.number("SELECT COUNT(*) FROM audit_logs WHERE action = 'STORE_BACKUP'").await;
-        assert_eq!(recorded, i, "a backup stands there without its record");
+        assert_eq!(recorded, i, "a backup has its final name without its record");
         making.await.unwrap().unwrap();
         assert!(Kms::verify_backup(&place.config(), &to).await.unwrap().verification.ok);
     }
@@ -111,7 +111,7 @@ async fn a_backup_has_its_name_only_once_it_is_recorded() {
         .filter(|name| name.contains(".part") || name.contains("backup-1.db-"))
         .collect();
     assert!(left.is_empty(), "{left:?}");
-    // What cannot be recorded leaves nothing.
+    // A backup that cannot be recorded leaves no file.
     let nobody = actor("nobody", Role::App);
     let to = place.folder.path().join("backup-4.db");
     assert_eq!(code(kms.session(nobody.clone()).backup(&to).await), ErrorCode::AccessDenied);
@@ -139,7 +139,7 @@ async fn bad_backups_are_refused() {
     std::fs::write(&bad, b"no database at all, only some text that is long enough").unwrap();
     assert_eq!(code(Kms::verify_backup(&place.config(), &bad).await), ErrorCode::StoreCorrupt);
     assert_eq!(code(Kms::verify_backup(&place.config(), place.folder.path()).await), ErrorCode::InvalidArgument);
-    // Altered: the log says so before anything is restored.
+    // Verification of the log detects an altered backup before anything is restored.
     std::fs::write(&bad, &good).unwrap();
     let url = format!("sqlite:{}", bad.display());
     let mut raw = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
@@ -150,7 +150,7 @@ async fn bad_backups_are_refused() {
 }
 
 #[tokio::test]
-async fn what_a_restore_brings_back_is_told_and_noticed() {
+async fn a_restore_is_compared_before_and_detected_afterwards() {
     let place = Place::new();
     let water = place.folder.path().join("high-water");
     let config = place.config().high_water(&water);
@@ -194,12 +194,12 @@ async fn what_a_restore_brings_back_is_told_and_noticed() {
     assert!(records[0].details.as_ref().unwrap().contains("\"noted\":"), "{records:?}");
     check_usable(&kms).await;
     kms.close().await.unwrap();
-    // Acknowledged once; from now on it is the present again.
+    // One acknowledgement suffices.
     let kms = Kms::open(config.clone()).await.unwrap();
     check_usable(&kms).await;
     kms.close().await.unwrap();
 
-    // A high-water file that is garbage, of another log, or cut.
+    // A high-water file that is malformed, of another log, or truncated.
     let good = std::fs::read(&water).unwrap();
     for bad in [&b""[..], b"garbage", &[0xff; 100], &good[..good.len() - 10], &[b'x'; 100_000]] {
         std::fs::write(&water, bad).unwrap();
@@ -214,10 +214,10 @@ async fn what_a_restore_brings_back_is_told_and_noticed() {
     Kms::open(config).await.unwrap().close().await.unwrap();
 }
 
-/// Before a restore is accepted, it can be seen what it would open again and what would be lost; afterwards, what is
-/// lost says that it is.
+/// A comparison before the restore lists what becomes usable again and what is lost. Afterwards, decrypting with a lost
+/// version fails with an error that says so.
 #[tokio::test]
-async fn a_restore_says_what_it_changes_and_what_is_lost() {
+async fn a_comparison_lists_what_a_restore_changes_and_loses() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
@@ -255,7 +255,7 @@ async fn a_restore_says_what_it_changes_and_what_is_lost() {
     assert_eq!(found.lost_credentials, ["late"]);
     kms.close().await.unwrap();
 
-    // The same number stands for other material now, and the error says so.
+    // The version number belongs to other material now, and the error says so.
     let lost_store = place.folder.path().join("lost.db");
     std::fs::copy(place.file(), &lost_store).unwrap();
     remove_store(&place);
@@ -269,7 +269,7 @@ async fn a_restore_says_what_it_changes_and_what_is_lost() {
     assert!(error.message().contains("has other material"), "{error}");
     kms.close().await.unwrap();
 
-    // The lost material, put in the place of the new one with the seal that it had, is not used.
+    // The lost material is not used, even if it replaces the new one with its former seal.
     let of_version = "version = 2 AND key_id = (SELECT id FROM \"keys\" WHERE name = 'rotated')";
     place
         .tamper(&format!(
@@ -287,7 +287,7 @@ async fn a_restore_says_what_it_changes_and_what_is_lost() {
     kms.close().await.unwrap();
 }
 
-/// Copies a store's file and its write-ahead log. False if nothing was in the log, or one of them changed meanwhile.
+/// Copies a store's file and its write-ahead log. False if the log was empty, or if one of the files changed meanwhile.
 fn copy_files(from: &Path, to: &Path) -> bool {
     let files = ["", "-wal"].map(|ending| {
         let source = format!("{}{ending}", from.display());
@@ -297,13 +297,13 @@ fn copy_files(from: &Path, to: &Path) -> bool {
     !files[1].1.is_empty() && files.iter().all(|(source, copied)| std::fs::read(source).unwrap() == *copied)
 }
 
-/// The copy of a store's files is no backup: only one of them would be restored.
+/// A copy of a store's files is not a backup, because only one of the files would be restored.
 #[tokio::test]
-async fn a_copy_of_files_is_no_backup() {
+async fn a_copy_of_files_is_not_a_backup() {
     let place = Place::new();
     let kms = place.open().await;
     let copy = place.folder.path().join("copy.db");
-    // An idle ledger empties the write-ahead log; then the one file would be all there is.
+    // An idle ledger empties the write-ahead log, and the store would be one file.
     for attempt in 0.. {
         admin(&kms).create_key(NewKey::aes(format!("k{attempt}"))).await.unwrap();
         if copy_files(&place.file(), &copy) {
@@ -315,7 +315,7 @@ async fn a_copy_of_files_is_no_backup() {
     assert_eq!(code(Kms::verify_backup(&config, &copy).await), ErrorCode::InvalidArgument);
     assert_eq!(code(Kms::restore(&config, &copy).await), ErrorCode::InvalidArgument);
     assert!(!place.folder.path().join("restored.db").exists());
-    // In the place of the store, they are one.
+    // Moved together to the place of the store, the files are a store.
     let kms = Kms::open(at(&place, "copy.db")).await.unwrap();
     check_usable(&kms).await;
     kms.close().await.unwrap();
@@ -323,7 +323,7 @@ async fn a_copy_of_files_is_no_backup() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_restore_follows_and_replaces_nothing() {
+async fn a_restore_follows_no_link_and_replaces_no_file() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     let place = Place::new();
     let kms = place.open().await;
@@ -333,14 +333,14 @@ async fn a_restore_follows_and_replaces_nothing() {
     kms.close().await.unwrap();
     std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o444)).unwrap();
     let before = std::fs::read(&to).unwrap();
-    // Links: one that leads nowhere in the place of the store, one to the backup where a former restore worked.
+    // A dangling link at the place of the store, and a link to the backup where a restore writes its temporary file.
     symlink(place.folder.path().join("nowhere"), place.folder.path().join("link.db")).unwrap();
     assert_eq!(code(Kms::restore(&at(&place, "link.db"), &to).await), ErrorCode::InvalidArgument);
     symlink(&to, place.folder.path().join("new.db.restoring")).unwrap();
     Kms::restore(&at(&place, "new.db"), &to).await.unwrap();
     assert_eq!(std::fs::metadata(place.folder.path().join("new.db")).unwrap().mode() & 0o777, 0o600);
     assert_eq!(std::fs::read(&to).unwrap(), before);
-    // What was left by one that was killed is a backup as good as any.
+    // The file that an interrupted restore left is a valid backup.
     let left = place.folder.path().join("x.db.restoring");
     std::fs::copy(&to, &left).unwrap();
     Kms::restore(&at(&place, "x.db"), &left).await.unwrap();
@@ -351,13 +351,13 @@ async fn a_restore_follows_and_replaces_nothing() {
     }
     let names: Vec<_> = std::fs::read_dir(place.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     let parts = names.iter().filter(|name| name.to_string_lossy().ends_with(".restoring")).count();
-    assert_eq!(parts, 2, "only those that were there: {names:?}");
+    assert_eq!(parts, 2, "files were added: {names:?}");
 }
 
-/// A store that was rolled back and used by a process without the high-water file, and has more records than were
-/// noted.
+/// The store was rolled back and then used by a process without the high-water file, until it had more records than the
+/// file names.
 #[tokio::test]
-async fn a_store_that_was_put_back_and_used_is_noticed() {
+async fn a_store_that_was_rolled_back_and_used_is_noticed() {
     let place = Place::new();
     let water = place.folder.path().join("high-water");
     let config = place.config().high_water(&water);
@@ -368,13 +368,13 @@ async fn a_store_that_was_put_back_and_used_is_noticed() {
     kms.session(actor("alice", Role::Admin)).backup(&to).await.unwrap();
     session.revoke_key("a").await.unwrap();
     kms.close().await.unwrap();
-    // Used without the file, but not rolled back: that is not a restore.
+    // A store that was used without the file, but not rolled back, is accepted.
     let kms = place.open().await;
     check_usable(&kms).await;
     kms.close().await.unwrap();
     Kms::open(config.clone()).await.unwrap().close().await.unwrap();
 
-    // Missing: no new one is made in its place.
+    // No new store is created where one is missing.
     remove_store(&place);
     let missing = Kms::open(config.clone()).await.unwrap_err();
     assert_eq!(missing.code(), ErrorCode::StoreUnavailable, "{missing}");
@@ -395,7 +395,7 @@ async fn a_store_that_was_put_back_and_used_is_noticed() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_store_is_found_by_a_link_too() {
+async fn a_store_is_recognized_through_a_link() {
     let place = Place::new();
     let link = place.folder.path().join("link.db");
     std::os::unix::fs::symlink(place.file(), &link).unwrap();
@@ -407,7 +407,8 @@ async fn a_store_is_found_by_a_link_too() {
     kms.close().await.unwrap();
 }
 
-/// A store that is restored to a new place has no high-water file there: that of the former place tells.
+/// A store that is restored to a new place has no high-water file there. The file of the former place reveals the
+/// rollback.
 #[tokio::test]
 async fn a_restore_to_a_new_place_is_noticed() {
     let place = Place::new();
@@ -420,7 +421,7 @@ async fn a_restore_to_a_new_place_is_noticed() {
     let to = place.folder.path().join("backup.db");
     kms.session(actor("alice", Role::Admin)).backup(&to).await.unwrap();
     session.revoke_key("a").await.unwrap();
-    // Of another store, and what is none, do not disturb.
+    // High-water files of other stores, and malformed ones, are ignored.
     let other = Place::new();
     let theirs = Kms::open(other.config().high_water(folder.join("high-water-other.db"))).await.unwrap();
     std::fs::write(folder.join("high-water-garbage"), b"garbage").unwrap();
@@ -431,11 +432,10 @@ async fn a_restore_to_a_new_place_is_noticed() {
     Kms::restore(&elsewhere, &to).await.unwrap();
     assert_eq!(code(Kms::open(elsewhere.clone()).await), ErrorCode::RestoreDetected);
     Kms::open(elsewhere.clone().acknowledge_restore(true)).await.unwrap().close().await.unwrap();
-    // Acknowledged once. The former store is where it was, and as it was.
+    // One acknowledgement suffices. The former store is unchanged.
     Kms::open(elsewhere.clone()).await.unwrap().close().await.unwrap();
     Kms::open(config).await.unwrap().close().await.unwrap();
-    // Where it goes from there, what was noted of the former one counts again: an acknowledgement is no leave for
-    // others.
+    // At a third place, the file of the former store counts again: an acknowledgement holds for one place only.
     let kms = Kms::open(elsewhere).await.unwrap();
     let next = place.folder.path().join("next.backup");
     kms.session(actor("alice", Role::Admin)).backup(&next).await.unwrap();
@@ -447,7 +447,8 @@ async fn a_restore_to_a_new_place_is_noticed() {
     Kms::open(third.acknowledge_restore(true)).await.unwrap().close().await.unwrap();
 }
 
-/// As many records as were noted, but others; and a state of the former log among the kept ones.
+/// The log has other records than those that the high-water file covers, and in one case a checkpoint of the former
+/// log.
 #[tokio::test]
 async fn a_fork_of_the_log_is_noticed() {
     for forged in [false, true] {
@@ -484,15 +485,15 @@ async fn a_fork_of_the_log_is_noticed() {
     }
 }
 
-/// What root makes beside a store must not keep the service out, whose user owns the store.
+/// Files that root creates beside a store must be accessible to the user who owns the store.
 #[cfg(unix)]
 #[tokio::test]
-async fn files_beside_a_store_are_its_owners() {
+async fn files_beside_a_store_belong_to_its_owner() {
     use std::os::unix::fs::{MetadataExt, chown};
     let place = Place::in_a_file();
     place.open().await.close().await.unwrap();
     if chown(place.file(), Some(65_534), Some(65_534)).is_err() {
-        eprintln!("SKIPPED: only root can give files away");
+        eprintln!("SKIPPED: only root can change the owner of files");
         return;
     }
     let claim = format!("{}-claim", place.file().display());
@@ -506,7 +507,7 @@ async fn files_beside_a_store_are_its_owners() {
         (file.uid(), file.gid(), file.mode() & 0o777)
     };
     assert_eq!(owner(&claim), (65_534, 65_534, 0o600));
-    // Its reserve was there already; the next one is not.
+    // The reserve existed already. Without it, the service creates one.
     kms.close().await.unwrap();
     let reserve = format!("{}-reserve", place.file().display());
     std::fs::remove_file(&reserve).unwrap();

@@ -1,5 +1,5 @@
-//! Many tasks and several processes on one store: no caller pays for a rotation, nothing succeeds after a revocation,
-//! and the log stays one.
+//! Many tasks and several processes on one store: a rotation causes no errors, nothing succeeds after a revocation, and
+//! the log never forks.
 
 #![allow(clippy::unwrap_used)]
 
@@ -21,7 +21,7 @@ fn config(file: &Path) -> Config {
     Config::new(format!("sqlite:{}", file.display())).root_key_bytes([7; 32])
 }
 
-/// Numbered without gaps, and no use of a version stands behind its revocation.
+/// Checks that records are numbered without gaps, and that no record uses a version after its revocation.
 fn check_log(rows: &[AuditRecord]) {
     for (i, row) in rows.iter().enumerate() {
         assert_eq!(row.seq, i as u64 + 1);
@@ -38,7 +38,7 @@ fn check_log(rows: &[AuditRecord]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn rotation_under_load_costs_no_caller_an_error() {
+async fn rotation_under_load_causes_no_errors() {
     let folder = tempfile::tempdir().unwrap();
     let kms = Kms::open(config(&folder.path().join("kms.db"))).await.unwrap();
     let session = admin(&kms);
@@ -107,7 +107,7 @@ async fn nothing_succeeds_after_a_revocation() {
             }
             session.rotate_key("doomed", None).await.unwrap();
         }
-        // What was released before its record was written is written soon.
+        // Records of released results may be written a moment later.
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(session.verify_audit().await.unwrap().ok);
         check_log(&whole_log(&session).await);
@@ -137,16 +137,16 @@ async fn a_full_queue_lets_a_revocation_through() {
         }
     }
     assert!(refused > 0, "64 operations fit where 4 are allowed");
-    // More bytes than there can ever be are refused before any work is done, and not for a retry.
+    // More bytes than the queue can ever hold are refused before any work is done, and the error is not retryable.
     session.create_key(NewKey::aes("large")).await.unwrap();
     let error = session.encrypt("large", &vec![0; 2 << 20], &Context::new()).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::InvalidArgument);
     kms.close().await.unwrap();
 }
 
-/// Dropped futures cancel nothing that is on its way, and leave the service usable.
+/// A dropped future cancels no operation that was submitted, and the service stays usable.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn dropped_callers_leave_no_trace_but_their_records() {
+async fn dropped_callers_leave_only_their_records() {
     let folder = tempfile::tempdir().unwrap();
     let kms = Kms::open(config(&folder.path().join("kms.db"))).await.unwrap();
     let session = admin(&kms);
@@ -175,7 +175,7 @@ fn spawn_child(file: &Path) -> Child {
         .unwrap()
 }
 
-/// Not a test of its own: what the other processes do.
+/// Not a test: the code of the child processes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child_process() {
     let Some(file) = std::env::var_os(CHILD) else { return };
@@ -195,7 +195,7 @@ async fn child_process() {
             })
             .collect();
         for task in tasks {
-            // Between the two calls the other process may have revoked what this one has just used.
+            // Between the two calls, the other process may have revoked the version.
             if let Err(error) = task.await.unwrap() {
                 assert!(matches!(error.code(), ErrorCode::VersionRevoked), "{error}");
             }
@@ -208,7 +208,7 @@ async fn child_process() {
             });
         }
         let own = session.create_key(NewKey::aes(format!("{}-{round}", std::process::id()))).await.unwrap();
-        // A key made by one process is usable there at once, and found by the other when it asks.
+        // A key is usable at once in the process that created it, and the other process finds it when it asks.
         assert_eq!(session.get_key(own.id).await.unwrap().name, own.name);
     }
     kms.close().await.unwrap();
@@ -222,24 +222,24 @@ async fn several_processes_write_one_log() {
     let session = admin(&kms);
     session.create_key(NewKey::aes("shared")).await.unwrap();
     let mut children = [spawn_child(&file), spawn_child(&file), spawn_child(&file)];
-    // One is killed in the midst of its work: the others go on.
+    // One process is killed while it works. The others continue.
     tokio::time::sleep(Duration::from_secs(2)).await;
     children[0].kill().unwrap();
     children[0].wait().unwrap();
     let ids: Vec<u32> = children[1..].iter().map(Child::id).collect();
     for child in &mut children[1..] {
-        assert!(child.wait().unwrap().success(), "a process saw an error that nobody may see");
+        assert!(child.wait().unwrap().success(), "a process saw an unexpected error");
     }
     let report = session.verify_audit().await.unwrap();
     assert!(report.ok, "{:?}", report.faults);
     let rows = whole_log(&session).await;
     check_log(&rows);
-    // Nobody starved.
+    // No process starved.
     let shares: Vec<usize> =
         ids.iter().map(|id| rows.iter().filter(|row| row.actor == format!("process-{id}")).count()).collect();
     let (least, most) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());
     assert!(*least > 100 && most / least < 10, "{shares:?}");
-    // Every rotation is a version of its own.
+    // Every rotation created a different version.
     let rotations = rows
         .iter()
         .filter(|row| row.action == Action::KeyRotate.as_str() && row.status == Status::Success.as_str())
@@ -249,7 +249,7 @@ async fn several_processes_write_one_log() {
     kms.close().await.unwrap();
 }
 
-/// Closing while everybody works: what was under way is finished or refused, and nothing hangs.
+/// The service is closed while callers work: each operation is completed or refused, and none hangs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn closing_under_load() {
     let folder = tempfile::tempdir().unwrap();
@@ -295,9 +295,9 @@ async fn closing_under_load() {
     kms.close().await.unwrap();
 }
 
-/// Closing that was given up goes on, and who closes after that waits for its end: the file can be opened alone.
+/// A cancelled `close` continues. The next `close` waits for its end, after which the file can be opened exclusively.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_gives_up_closing_leaves_it_to_the_next() {
+async fn a_cancelled_close_is_completed_by_the_next() {
     let place = Place::new();
     for _ in 0..10 {
         let kms = Kms::open(place.config().audit_ack(AuditAck::Queued)).await.unwrap();

@@ -1,4 +1,5 @@
-//! Kill -9 under load at random moments: what was acknowledged is in the log, the log is good, the next open works.
+//! SIGKILL at random moments under load: acknowledged operations are in the log, the log verifies, and the next open
+//! works.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -20,7 +21,7 @@ fn config(file: &Path) -> Config {
     Config::new(format!("sqlite:{}", file.display())).root_key_bytes([7; 32])
 }
 
-/// Not a test of its own: works until it is killed, and says what was acknowledged.
+/// Not a test: the child process, which works until it is killed and prints each acknowledged operation.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child_process() {
     let Some(file) = std::env::var_os(CHILD) else { return };
@@ -46,7 +47,7 @@ async fn child_process() {
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_survives_kill_9() {
+async fn acknowledged_operations_survive_sigkill() {
     let full = std::env::var("KMS_TEST_MODE").is_ok_and(|mode| mode == "full");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kms.db");
@@ -64,10 +65,10 @@ async fn what_was_acknowledged_survives_kill_9() {
             .unwrap();
         let output = child.stdout.take().unwrap();
         let reader = std::thread::spawn(move || {
-            // A line that was cut by the kill says nothing.
+            // Ignores a line that the kill cut.
             BufReader::new(output).split(b'\n').map_while(Result::ok).map(|l| String::from_utf8(l).unwrap()).collect()
         });
-        // From while it is opening to well under load.
+        // The kill comes at a random moment, from opening to full load.
         let random = u64::from(rand::random::<u8>());
         tokio::time::sleep(Duration::from_millis(if round == 0 { 15 } else { 100 + 3 * random })).await;
         child.kill().unwrap();

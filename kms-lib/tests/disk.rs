@@ -1,5 +1,5 @@
-//! Full and read-only disks, files removed or replaced underneath: requests fail closed, service resumes, nothing that
-//! was acknowledged is lost.
+//! Full and read-only disks, and files that are removed or replaced while in use: requests fail closed, the service
+//! resumes, and no acknowledged operation is lost.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
@@ -15,8 +15,8 @@ use kms_lib::{
 };
 use sqlx::{Connection, SqliteConnection};
 
-/// A small file system. Root may write anything, so that only a file system can forbid it; where none can be mounted,
-/// the tests that need one say so.
+/// A small file system. The tests may run as root, whom only a file system can keep from writing. Tests that need one
+/// are skipped where mounting is not permitted.
 struct Disk {
     path: PathBuf,
     _folder: tempfile::TempDir,
@@ -33,7 +33,7 @@ impl Disk {
         std::fs::create_dir(&path).unwrap();
         let mounted = run("mount", &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs", path.to_str().unwrap()]);
         if !mounted {
-            eprintln!("SKIPPED: no file system can be mounted here, so a full disk is not tested");
+            eprintln!("SKIPPED: mounting is not permitted, so a full disk is not tested");
         }
         mounted.then_some(Self { path, _folder: folder })
     }
@@ -43,7 +43,7 @@ impl Disk {
     fn config(&self) -> Config {
         Config::new(format!("sqlite:{}", self.path.join("kms.db").display())).root_key_bytes([7; 32])
     }
-    /// Leaves no room to anybody.
+    /// Fills the file system with another file.
     fn stuff(&self) {
         let _ = Command::new("dd")
             .args(["if=/dev/zero", "bs=4k", &format!("of={}", self.path.join("stuffing").display())])
@@ -60,7 +60,7 @@ impl Drop for Disk {
     }
 }
 
-/// Encrypts until that fails.
+/// Encrypts until an encryption fails, and returns the error.
 async fn fill(session: &Session) -> Error {
     let context = Context::from([("filler", "x".repeat(1_900))]);
     loop {
@@ -79,7 +79,7 @@ async fn read_only_and_full_stores() {
     let full = fill(&session).await;
     assert_eq!(full.code(), ErrorCode::StoreFull, "{full}");
     assert!(full.is_retryable());
-    // Room is made: the service goes on, and nothing that was answered is lost.
+    // There is space again: the service resumes, and no acknowledged operation is lost.
     disk.remount("size=32m");
     check_usable(&kms).await;
     kms.close().await.unwrap();
@@ -93,7 +93,7 @@ async fn read_only_and_full_stores() {
 }
 
 #[tokio::test]
-async fn a_store_that_finds_no_room_at_first() {
+async fn a_store_is_created_once_there_is_space() {
     let Some(disk) = Disk::new("2m") else { return };
     disk.stuff();
     let error = Kms::open(disk.config()).await.unwrap_err();
@@ -104,7 +104,7 @@ async fn a_store_that_finds_no_room_at_first() {
     kms.close().await.unwrap();
 }
 
-/// The reserve helps a process that begins on a disk that something else has filled.
+/// A process that starts on a disk filled by something else uses the reserve.
 #[tokio::test]
 async fn a_store_on_a_full_disk_can_be_opened_to_revoke() {
     for ack in [AuditAck::Durable, AuditAck::Queued] {
@@ -132,7 +132,7 @@ async fn open_to_revoke(ack: AuditAck) {
     kms.close().await.unwrap();
 }
 
-/// Of two processes on one disk, one gives the reserve up: the other must not fill the room that this made.
+/// One of two processes on a disk empties the reserve. The other must not use up the space.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reserve_of_two_processes() {
     let Some(disk) = Disk::new("24m") else { return };
@@ -157,9 +157,9 @@ async fn the_reserve_of_two_processes() {
     one.close().await.unwrap();
 }
 
-/// Half a copy must not be taken for a backup.
+/// An incomplete copy must not look like a backup.
 #[tokio::test]
-async fn a_backup_that_finds_no_room() {
+async fn a_backup_without_space_leaves_no_file() {
     let Some(disk) = Disk::new("2m") else { return };
     let place = Place::new();
     let kms = place.open().await;
@@ -177,7 +177,7 @@ async fn a_backup_that_finds_no_room() {
     disk.remount("size=64m");
     assert!(kms.session(actor("alice", Role::Admin)).backup(&to).await.unwrap().verification.ok);
     kms.close().await.unwrap();
-    // Nor half a restore for a store.
+    // An incomplete restore must not look like a store.
     disk.stuff();
     assert_eq!(code(Kms::restore(&disk.config(), &to).await), ErrorCode::StoreFull);
     let mut left: Vec<_> = std::fs::read_dir(&disk.path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -187,7 +187,7 @@ async fn a_backup_that_finds_no_room() {
     assert!(Kms::restore(&disk.config(), &to).await.unwrap().verification.ok);
 }
 
-/// The reserve is for what takes rights and keys away, in both ways of acknowledging.
+/// The reserve is for changes that revoke permissions and keys, in both modes of acknowledgement.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_store_can_still_revoke() {
     for ack in [AuditAck::Durable, AuditAck::Queued] {
@@ -207,15 +207,15 @@ async fn a_full_store_can_still_revoke() {
         while !reserve.exists() || std::fs::metadata(&reserve).unwrap().len() < 4 << 20 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        // Something else fills the disk, and then the service what is left of its own files.
+        // Another file fills the disk, and then the service fills the free space in its own files.
         disk.stuff();
-        // The service looks every second; until then, results might be released that find no room.
+        // The service checks the disk every second. Until then, it might release results whose records find no space.
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         let full = fill(&session).await;
         assert_eq!(full.code(), ErrorCode::StoreFull, "{ack:?}: {full}");
         let state = session.metrics().await.unwrap().storage;
         assert!(state.low && !(state.full && state.reserved), "{state:?}");
-        // Much is refused, nothing that takes away is.
+        // Most operations are refused, but no revocation is.
         for i in 0..20 {
             let name = format!("new-{i}");
             assert_eq!(code(session.create_key(NewKey::aes(name)).await), ErrorCode::StoreFull);
@@ -228,7 +228,7 @@ async fn a_full_store_can_still_revoke() {
         assert!(session.decrypt(&sealed.ciphertext, &Context::new()).await.is_err());
         assert_eq!(code(kms.authenticate(&token.token).await), ErrorCode::NotAuthenticated);
 
-        // A process that begins now, or a second one, knows that what room there is must not be used up.
+        // A process that starts now, and a second one, know that the remaining space is reserved.
         if ack == AuditAck::Durable {
             kms.close().await.unwrap();
             kms = Kms::open(disk.config().disk_space(8 << 20, 4 << 20)).await.unwrap();
@@ -237,7 +237,7 @@ async fn a_full_store_can_still_revoke() {
             session.revoke_key("off").await.unwrap();
         }
 
-        // Room again: everything works, and the reserve comes back.
+        // There is space again: everything works, and the reserve is filled again.
         disk.unstuff();
         check_usable(&kms).await;
         assert_eq!(code(session.decrypt(&sealed.ciphertext, &Context::new()).await), ErrorCode::KeyRevoked);
@@ -252,10 +252,10 @@ async fn a_full_store_can_still_revoke() {
     }
 }
 
-/// The disk is filled from one moment to the next, while results were released that the ledger has yet to write: they
-/// find room in the reserve, and leave some of it to revocations.
+/// The disk fills up at once, while the ledger has yet to write the records of released results. The reserve has space
+/// for them, and some is left for revocations.
 #[tokio::test(flavor = "multi_thread")]
-async fn released_results_do_not_use_up_the_reserve() {
+async fn records_of_released_results_do_not_use_up_the_reserve() {
     let Some(disk) = Disk::new("32m") else { return };
     let reserve = disk.path.join("kms.db-reserve");
     let config = disk.config().audit_ack(AuditAck::Queued).disk_space(8 << 20, 4 << 20);
@@ -265,7 +265,7 @@ async fn released_results_do_not_use_up_the_reserve() {
     while !session.metrics().await.unwrap().storage.reserved {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    // The ledger waits for the lock, and results are released until as many wait as may.
+    // The ledger waits for the lock, and results are released until the limit is reached.
     let mut other = SqliteConnection::connect(&format!("sqlite:{}", disk.path.join("kms.db").display())).await.unwrap();
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
     let context = Context::from([("filler", "x".repeat(1_900))]);
@@ -279,7 +279,7 @@ async fn released_results_do_not_use_up_the_reserve() {
     other.close().await.unwrap();
     session.revoke_key("k").await.unwrap();
     assert_eq!(std::fs::metadata(&reserve).unwrap().len(), 0);
-    // One principal cannot use it up by taking away what is taken away already; others still find some of it.
+    // One principal cannot use up the reserve with repeated revocations. Some is left for others.
     let greedy = kms.session(actor("greedy", Role::Admin));
     let mut taken = 0;
     let refused = loop {
@@ -287,7 +287,7 @@ async fn released_results_do_not_use_up_the_reserve() {
             Ok(_) => taken += 1,
             Err(error) => break error,
         }
-        assert!(taken < 10_000, "the reserve is one caller's");
+        assert!(taken < 10_000, "one caller used up the reserve");
     };
     assert!(taken > 500, "{taken}: {refused}");
     let modest = kms.session(actor("modest", Role::Admin));
@@ -299,10 +299,10 @@ async fn released_results_do_not_use_up_the_reserve() {
     kms.close().await.unwrap();
 }
 
-/// The database's files removed or replaced under a running service: it stops rather than acknowledge what is lost.
+/// The database's files are removed or replaced while the service runs. It stops instead of acknowledging lost changes.
 #[tokio::test(flavor = "multi_thread")]
-async fn files_removed_or_replaced_underneath() {
-    // Another store, another state of the same store, nothing, an empty file, something else.
+async fn files_removed_or_replaced_while_in_use() {
+    // Another store, another state of the same store, no file, an empty file, and another kind of file.
     for replacement in ["other", "older", "nothing", "empty", "garbage"] {
         let place = Place::new();
         let kms = place.open().await;
@@ -325,7 +325,7 @@ async fn files_removed_or_replaced_underneath() {
             "garbage" => std::fs::write(place.file(), [42; 10_000]).unwrap(),
             _ => {}
         }
-        // Nothing is acknowledged that is only in a file without a name.
+        // No operation is acknowledged that is only in a file without a name.
         let mut codes = Vec::new();
         for _ in 0..3 {
             codes.push(code(session.encrypt("k", b"x", &Context::new()).await));
@@ -339,7 +339,7 @@ async fn files_removed_or_replaced_underneath() {
         );
         kms.close().await.unwrap();
         if replacement == "older" {
-            // What is there now is a store of its own right, and was not touched by the other service.
+            // The file at the path is an independent store, which the running service did not write.
             let kms = place.open().await;
             check_usable(&kms).await;
             assert!(whole_log(&admin(&kms)).await.len() > 3);

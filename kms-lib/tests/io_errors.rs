@@ -1,6 +1,6 @@
-//! I/O errors other than a full disk: writes beyond a limit on the size of files fail (`EFBIG`), in the midst of the
-//! write-ahead log. Requests fail closed with a clear code, service resumes when the limit is lifted, and nothing that
-//! was acknowledged is lost.
+//! I/O errors other than a full disk: writes beyond a limit on the size of files fail (`EFBIG`) within the write-ahead
+//! log. Requests fail closed with a clear code, the service resumes when the limit is lifted, and no acknowledged
+//! operation is lost.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
@@ -23,8 +23,8 @@ fn config(file: &Path) -> Config {
     Config::new(format!("sqlite:{}", file.display())).root_key_bytes(ROOT_KEY).disk_space(0, 0)
 }
 
-/// Not a test of its own: works under the limit, says what was acknowledged and what failed, and goes on until all is
-/// well.
+/// Not a test: the child process. It works under the limit, prints what was acknowledged and what failed, and continues
+/// until everything succeeds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child_process() {
     let Some(file) = std::env::var_os(CHILD) else { return };
@@ -42,7 +42,7 @@ async fn child_process() {
             Err(error) => {
                 assert!(error.is_retryable(), "{error}");
                 println!("failed {}", error.code());
-                // Nor is anything else acknowledged now.
+                // No other operation is acknowledged either.
                 let change = session.rotate_key("k", None).await;
                 println!("change {}", change.map_or_else(|error| error.code().to_string(), |_| "made".into()));
                 failed += 1;
@@ -55,7 +55,7 @@ async fn child_process() {
 }
 
 #[tokio::test]
-async fn writes_that_fail_in_the_midst_of_the_log() {
+async fn writes_that_fail_within_the_log() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kms.db");
     let kms = Kms::open(config(&file)).await.unwrap();
@@ -87,12 +87,12 @@ async fn writes_that_fail_in_the_midst_of_the_log() {
                     let lifted =
                         Command::new("prlimit").args(["--pid", &child.id().to_string(), "--fsize=unlimited:"]).status();
                     if !lifted.is_ok_and(|status| status.success()) {
-                        eprintln!("SKIPPED: the limit cannot be lifted here (prlimit), so that resuming is not tested");
+                        eprintln!("SKIPPED: prlimit cannot lift the limit, so resuming is not tested");
                         child.kill().unwrap();
                     }
                 }
             }
-            // Refused like everything else, unless the limit was lifted between the two.
+            // Refused like everything else, unless the limit was lifted in the meantime.
             ["change", code] => assert!(code == "StoreUnavailable" || failures >= 3, "{code}"),
             ["resumed"] => resumed = true,
             _ => {}
@@ -112,10 +112,9 @@ async fn writes_that_fail_in_the_midst_of_the_log() {
     kms.close().await.unwrap();
 }
 
-/// A write-ahead log that another process moved into the database, as each one does after erasing material, disturbs
-/// nobody.
+/// Another process moves the write-ahead log into the database, as every process does after it erased material.
 #[tokio::test]
-async fn a_log_that_another_process_emptied_disturbs_nobody() {
+async fn a_write_ahead_log_that_another_process_emptied_causes_no_errors() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kms.db");
     let kms = Kms::open(config(&file)).await.unwrap();
@@ -135,10 +134,10 @@ async fn a_log_that_another_process_emptied_disturbs_nobody() {
     kms.close().await.unwrap();
 }
 
-/// A write-ahead log that another program cuts under a running service is noticed by the next operation. Nothing is
-/// acknowledged that would be written behind what is missing.
+/// Another program truncates the write-ahead log while the service runs. The next operation notices it, and nothing is
+/// acknowledged that would be written after the gap.
 #[tokio::test]
-async fn a_log_that_was_cut_is_noticed_at_once() {
+async fn a_truncated_write_ahead_log_is_noticed_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kms.db");
     for is_emptied in [true, false] {
@@ -157,7 +156,7 @@ async fn a_log_that_was_cut_is_noticed_at_once() {
             let error = session.encrypt(name.as_str(), b"x", &Context::new()).await.unwrap_err();
             assert!(matches!(error.code(), ErrorCode::StoreUnavailable | ErrorCode::StoreCorrupt), "{error}");
         }
-        // What is left of the store, and whether there is anything, is for its backups.
+        // The test does not check what is left of the store: repairing it is a matter of backups.
         let _ = kms.close().await;
         for ending in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(folder.path().join(format!("kms.db{ending}")));

@@ -1,4 +1,5 @@
-//! Key material is wiped: after closing, this process's memory holds neither the root key nor a key that was used.
+//! Key material is wiped: after closing, the memory of this process contains neither the root key nor a key that was
+//! used.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
@@ -10,7 +11,8 @@ use std::io::{Read, Seek, SeekFrom};
 use kms_lib::{Actor, Config, Context, Kms, NewKey, Role};
 use zeroize::Zeroizing;
 
-/// How often the pattern stands in this process's memory. It is given inverted, so that it is not its own finding.
+/// Counts how often a pattern occurs in this process's memory. The argument is inverted, so that the search does not
+/// find it.
 fn count(inverted: &[u8]) -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let mut memory = std::fs::File::open("/proc/self/mem").unwrap();
@@ -30,7 +32,7 @@ fn count(inverted: &[u8]) -> usize {
                 break;
             }
             let matches = |window: &[u8]| window.iter().zip(inverted).all(|(byte, inverted)| *byte == !*inverted);
-            // The buffer's own first bytes decide quickly for nearly every place.
+            // The first bytes exclude nearly every position quickly.
             found += chunk[..read]
                 .windows(inverted.len())
                 .filter(|window| window[0] == !inverted[0] && matches(window))
@@ -41,15 +43,15 @@ fn count(inverted: &[u8]) -> usize {
             }
         }
     }
-    // What was read holds copies of what it found.
+    // The buffer contains copies of the pattern.
     drop(chunk);
     found
 }
 
 #[test]
-fn nothing_is_left_after_closing() {
+fn no_key_is_in_memory_after_closing() {
     let folder = tempfile::tempdir().unwrap();
-    // A random root key, put into a file by another process: this one sees it only through the service.
+    // Another process writes a random root key to a file, so that only the service reads it in this process.
     let path = folder.path().join("root.key");
     let script =
         format!("umask 077; (printf 'base64:'; head -c 32 /dev/urandom | base64 | tr -d '\\n') > '{}'", path.display());
@@ -70,8 +72,8 @@ fn nothing_is_left_after_closing() {
             assert_eq!(plaintext, opened.plaintext);
             used.push(plaintext.iter().map(|byte| !byte).collect());
             if used.len() == 1 {
-                // The scan finds what is there: two data keys are held right now.
-                assert!(count(&used[0]) >= 2, "the scan is blind");
+                // The scan finds the two data keys that the test holds.
+                assert!(count(&used[0]) >= 2, "the scan finds nothing");
             }
             session.rotate_key("a", None).await.unwrap();
         }
@@ -83,14 +85,14 @@ fn nothing_is_left_after_closing() {
     for secret in &used {
         assert_eq!(count(secret), 0, "a data key is left in memory");
     }
-    // Read by another process again, which hands it over inverted.
+    // Another process reads the file and returns the key inverted.
     let script = format!("tail -c +8 '{}' | base64 -d | od -An -v -tu1", path.display());
     let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let root: Vec<u8> = text.split_whitespace().map(|byte| !byte.parse::<u8>().unwrap()).collect();
     assert_eq!(root.len(), 32);
     assert_eq!(count(&root), 0, "the root key is left in memory");
-    // Only now: noting them leaves copies.
+    // After the scans, because registering the secrets leaves copies of them.
     for inverted in used.iter().chain([&root]) {
         common::output::secret(&inverted.iter().map(|byte| !byte).collect::<Vec<u8>>());
     }
@@ -99,7 +101,7 @@ fn nothing_is_left_after_closing() {
 #[test]
 fn a_stream_leaves_no_plaintext_behind() {
     const LENGTH: usize = 5 * 64 * 1024 + 17;
-    // Drawn inverted: the plaintext stands only where a stream is fed or fills a buffer.
+    // Generated inverted: the plaintext exists only where a stream reads or writes it.
     let inverted: [u8; 64] = rand::random();
     let folder = tempfile::tempdir().unwrap();
     let config = Config::new(format!("sqlite:{}", folder.path().join("kms.db").display())).root_key_bytes([7; 32]);
@@ -117,13 +119,13 @@ fn a_stream_leaves_no_plaintext_behind() {
     assert_eq!(count(&inverted), 0, "encrypting left plaintext in memory");
 
     let (mut decryptor, header) = session.decrypt_stream(&sealed, &Context::new()).unwrap().unwrap();
-    // It has no room at first, and grows with each chunk.
+    // The buffer is empty at first, and grows with each chunk.
     let mut opened = Zeroizing::new(Vec::new());
     sealed[header..].chunks(10_000).for_each(|part| decryptor.update(part, &mut opened).unwrap());
     let summary = decryptor.finish(&mut opened).unwrap();
     assert_eq!((summary.bytes, opened.len()), (LENGTH as u64, LENGTH));
     assert!(opened.iter().zip(inverted.iter().cycle()).all(|(byte, inverted)| *byte == !inverted));
-    assert!(count(&inverted) > LENGTH / 64 - 1, "the scan is blind");
+    assert!(count(&inverted) > LENGTH / 64 - 1, "the scan finds nothing");
     drop(opened);
     assert_eq!(count(&inverted), 0, "decrypting left plaintext in memory");
     kms.close().unwrap();

@@ -1,4 +1,4 @@
-//! A store that goes away and comes back: what the logs say of it.
+//! Log lines about an outage of the store.
 
 #![allow(clippy::unwrap_used)]
 
@@ -30,7 +30,7 @@ impl Lines {
     }
 }
 
-/// The lines of this process, for one test at a time.
+/// Collects the log lines of this process, for one test at a time.
 async fn logged() -> (Lines, MutexGuard<'static, ()>) {
     static LINES: OnceLock<Lines> = OnceLock::new();
     static ONE: AsyncMutex<()> = AsyncMutex::const_new(());
@@ -56,7 +56,7 @@ async fn open(url: String) -> (Kms, Session) {
     (kms, session)
 }
 
-/// Sends requests for as long, of which all fail; answers how many.
+/// Sends requests for this long. All must fail. Returns their number.
 async fn fail(session: &Session, time: Duration, codes: &[ErrorCode]) -> usize {
     let begun = Instant::now();
     let mut failed = 0;
@@ -81,7 +81,7 @@ async fn an_outage_is_logged_when_it_begins_and_when_it_ends() {
     std::fs::rename(&away, &file).unwrap();
     let during = lines.take();
     assert!(failed > 50, "{failed}");
-    // One that it cannot be read, one that it cannot be written, and the high-water file has none.
+    // At most one line about reading and one about writing. The high-water file causes none.
     assert!((1..=2).contains(&during.len()), "{during:#?}");
     session.encrypt("k", b"x", &Context::new()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1_500)).await;
@@ -91,14 +91,14 @@ async fn an_outage_is_logged_when_it_begins_and_when_it_ends() {
     kms.close().await.unwrap();
 }
 
-/// The same with a database server that is killed.
+/// An outage of a database server, which is killed.
 async fn server_goes_away(server: Option<impl Server>) {
     let Some(mut server) = server else { return eprintln!("SKIPPED: the server is not installed") };
     let (lines, _one) = logged().await;
     let (kms, session) = open(server.create_database()).await;
     lines.take();
     server.kill();
-    // The first one may have been on its way.
+    // The first request may have been in progress.
     let codes = [ErrorCode::StoreUnavailable, ErrorCode::OutcomeUnknown];
     let callers: Vec<_> = (0..8)
         .map(|_| {
@@ -117,7 +117,7 @@ async fn server_goes_away(server: Option<impl Server>) {
     let mut tries = 0;
     while session.encrypt("k", b"x", &Context::new()).await.is_err() {
         tries += 1;
-        assert!(tries < 600, "it does not come back");
+        assert!(tries < 600, "the service does not resume");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -128,11 +128,11 @@ async fn server_goes_away(server: Option<impl Server>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_outage_of_mariadb_is_logged_like_one() {
+async fn an_outage_of_mariadb_is_logged_when_it_begins_and_when_it_ends() {
     server_goes_away(MariaDb::try_new(&[])).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_outage_of_postgresql_is_logged_like_one() {
+async fn an_outage_of_postgresql_is_logged_when_it_begins_and_when_it_ends() {
     server_goes_away(Postgres::try_new(&[])).await;
 }

@@ -1,5 +1,5 @@
-//! Several processes on one file: a revocation in one holds in the others, and one that is killed while it has the lock
-//! keeps nobody waiting.
+//! Several processes on one file: a revocation in one process holds in the others, and a process that is killed while
+//! it has the lock does not block the others.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -34,7 +34,7 @@ fn spawn(role: &str, file: &Path) -> Child {
         .unwrap()
 }
 
-/// Not a test of its own: what the other processes do.
+/// Not a test: the code of the child processes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child_process() {
     let (Ok(role), Some(file)) = (std::env::var(CHILD), std::env::var_os(FILE)) else { return };
@@ -45,7 +45,7 @@ async fn child_process() {
     }
 }
 
-/// The newest version whose revocation has returned; none once it is over.
+/// The newest version whose revocation has returned. None at the end of the test.
 fn revoked(file: &Path) -> Option<u32> {
     let text = std::fs::read_to_string(file.with_file_name("revoked")).unwrap();
     text.parse().ok()
@@ -57,7 +57,8 @@ fn announce(file: &Path, what: &str) {
     std::fs::rename(&new, file.with_file_name("revoked")).unwrap();
 }
 
-/// Encrypts and decrypts all the time: nothing that begins after a revocation was announced succeeds with that version.
+/// Encrypts and decrypts continuously. No operation that begins after the announcement of a revocation may succeed with
+/// that version.
 async fn uses(file: &Path) {
     let kms = Kms::open(config(file)).await.unwrap();
     let successes = Arc::new(AtomicU64::new(0));
@@ -99,10 +100,10 @@ fn check(outcome: Result<u32, ErrorCode>, revoked_before: u32, successes: &Atomi
     }
 }
 
-/// Takes the lock, writes to the log of the database what is never committed, and waits to be killed.
+/// Takes the lock, writes to the write-ahead log without committing, and waits to be killed.
 async fn locks(file: &Path) {
     let mut raw = SqliteConnection::connect(&format!("sqlite:{}", file.display())).await.unwrap();
-    // So small a cache that pages of an open transaction are written out.
+    // With a small cache, SQLite writes pages of the open transaction to the log.
     for sql in ["PRAGMA cache_size = 1", "BEGIN IMMEDIATE", "UPDATE audit_logs SET actor = 'mallory'"] {
         sqlx::query(sql).execute(&mut raw).await.unwrap();
     }
@@ -110,7 +111,7 @@ async fn locks(file: &Path) {
     std::future::pending::<()>().await;
 }
 
-/// Lines of a child, from the first that says something to us on.
+/// The output of a child, beginning with its first line for the test.
 fn lines(child: &mut Child) -> impl Iterator<Item = String> + use<> {
     BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok)
 }
@@ -129,7 +130,7 @@ async fn a_revocation_in_one_process_holds_in_the_others() {
         assert!(output.any(|line| line.ends_with("ready")));
     }
     for version in 1..=30 {
-        // Some of them are in the midst of an operation, whenever this comes.
+        // At any moment, some of the processes are within an operation.
         tokio::time::sleep(Duration::from_millis(20 + 3 * u64::from(version))).await;
         session.revoke_version("doomed", version).await.unwrap();
         announce(&file, &version.to_string());
@@ -139,7 +140,7 @@ async fn a_revocation_in_one_process_holds_in_the_others() {
     announce(&file, "over");
     for (child, output) in children.iter_mut().zip(outputs) {
         let text = output.collect::<Vec<_>>().join("\n");
-        assert!(child.wait().unwrap().success(), "a process used what was revoked");
+        assert!(child.wait().unwrap().success(), "a process used a revoked version");
         let successes = text.split_once("successes ").and_then(|(_, rest)| rest.lines().next()?.parse::<u64>().ok());
         assert!(successes.is_some_and(|count| count > 100), "{text}");
     }
@@ -148,7 +149,7 @@ async fn a_revocation_in_one_process_holds_in_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_killed_with_the_lock_keeps_nobody_waiting() {
+async fn a_process_killed_with_the_lock_does_not_block_others() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kms.db");
     let kms = Kms::open(config(&file)).await.unwrap();
@@ -168,7 +169,7 @@ async fn a_process_killed_with_the_lock_keeps_nobody_waiting() {
             let session = session.clone();
             tokio::spawn(async move { session.rotate_key("k", None).await })
         };
-        // Reading goes on meanwhile; writing cannot.
+        // Meanwhile reads work, and writes do not.
         session.get_key("k").await.unwrap();
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(!waiting.is_finished() && !revoking.is_finished());
@@ -176,7 +177,7 @@ async fn a_process_killed_with_the_lock_keeps_nobody_waiting() {
         child.wait().unwrap();
         waiting.await.unwrap().unwrap();
         revoking.await.unwrap().unwrap();
-        // What the other had written was never committed.
+        // The killed process had not committed its writes.
         check_usable(&kms).await;
     }
     kms.close().await.unwrap();

@@ -1,4 +1,4 @@
-//! Stores on a read-only medium: looked at and verified, never written.
+//! Stores on a read-only medium are read and verified, but never written.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
@@ -12,16 +12,16 @@ use common::{Place, admin, code};
 use kms_lib::{AuditQuery, Config, Context, ErrorCode, Kms, NewKey, Paging};
 use tempfile::TempDir;
 
-/// A folder that is mounted read-only; unmounted when dropped.
+/// A folder that is mounted read-only until the value is dropped.
 struct Medium(TempDir);
 
 impl Medium {
-    /// With these files on it. None where mounting is not allowed.
+    /// A medium with these files. None if mounting is not permitted.
     fn with(files: &[(&str, Vec<u8>)]) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path();
         if !run("mount", &["-t", "tmpfs", "-o", "size=64m", "tmpfs"], at) {
-            eprintln!("SKIPPED: a read-only medium needs the right to mount");
+            eprintln!("SKIPPED: mounting is not permitted, so a read-only medium is not tested");
             return None;
         }
         let medium = Self(folder);
@@ -62,7 +62,7 @@ async fn a_store_on_a_read_only_medium_is_verified() {
     for _ in 0..20 {
         session.encrypt("k", b"x", &Context::new()).await.unwrap();
     }
-    // With what the service has not moved into the file yet, as a snapshot of a running machine has it.
+    // A snapshot of a running machine includes a write-ahead log that was not moved into the file yet.
     let (with_index, with_log) = (files(&place, &["", "-wal", "-shm"]), files(&place, &["", "-wal"]));
     assert!(with_log[1].1.len() > 1_000);
     let size = session.verify_audit().await.unwrap().size;
@@ -75,7 +75,7 @@ async fn a_store_on_a_read_only_medium_is_verified() {
         let session = admin(&kms);
         let report = session.verify_audit().await.unwrap();
         assert!(report.ok, "{:?}", report.faults);
-        // The verification of the original is recorded in the one that was closed.
+        // The file of the closed store also has the record of the verification above.
         let expected = if files.len() == 1 { size + 1 } else { size };
         assert_eq!(report.size, expected, "{} files", files.len());
         assert!(session.verify_audit_incrementally().await.unwrap().ok);
@@ -90,7 +90,7 @@ async fn a_store_on_a_read_only_medium_is_verified() {
         assert_eq!(code(kms.ready().await), ErrorCode::StoreReadOnly);
         kms.close().await.unwrap();
     }
-    // Altered ones are told apart there too.
+    // An altered store is detected on a read-only medium too.
     place.tamper("UPDATE audit_logs SET actor = 'mallory' WHERE seq = 3").await;
     let Some(medium) = Medium::with(&files(&place, &[""])) else { return };
     let kms = Kms::open_read_only(medium.config()).await.unwrap();
@@ -108,7 +108,7 @@ async fn a_file_that_was_read_only_at_the_start_is_written_later() {
     let file = place.file();
     let path = file.to_str().unwrap();
     if !run("mount", &["--bind", path], &file) {
-        eprintln!("SKIPPED: a read-only file needs the right to mount");
+        eprintln!("SKIPPED: mounting is not permitted, so a read-only file is not tested");
         return;
     }
     assert!(run("mount", &["-o", "remount,ro,bind"], &file));

@@ -1,5 +1,5 @@
-//! Kill -9 at random moments while a process adds root keys, rewraps, verifies and retires, over and over: the next
-//! open works with the keys that were configured, nothing is lost, and the work goes on where it was.
+//! SIGKILL at random moments while a process adds root keys, rewraps, verifies and retires in a loop: the next open
+//! works with the configured keys, nothing is lost, and the work continues.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -16,7 +16,7 @@ use kms_lib::{Actor, Config, Context, Kms, NewKey, Role, RootKeySource, Session}
 use kms_lib::{RetireOptions, RootKeyJob};
 
 const CHILD: &str = "KMS_TEST_ROOT_KEY_FILE";
-/// Generations that the test may come to.
+/// The largest number of generations in the test.
 const KEYS: u8 = 200;
 
 fn key(generation: u32) -> [u8; 32] {
@@ -24,13 +24,13 @@ fn key(generation: u32) -> [u8; 32] {
     [byte; 32]
 }
 
-/// All keys of all generations: any that opens will do.
+/// A configuration with the keys of all generations. The store opens with any that fits.
 fn config(file: &Path) -> Config {
     let config = Config::new(format!("sqlite:{}", file.display())).root_key_bytes(key(1));
     (2..=KEYS).fold(config, |config, generation| config.add_root_key_bytes(key(generation.into())))
 }
 
-/// Goes on with whatever an earlier process left undone; one step to the next generation each time.
+/// Adds a generation if only one is active. Otherwise moves to the newest: rewraps, verifies, and retires the others.
 async fn step(session: &Session) {
     let listed = session.list_root_keys().await.unwrap();
     let active: Vec<u32> =
@@ -49,7 +49,7 @@ async fn step(session: &Session) {
     }
 }
 
-/// Not a test of its own: works until it is killed.
+/// Not a test: the child process, which works until it is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child_process() {
     let Some(file) = std::env::var_os(CHILD) else { return };
@@ -61,7 +61,7 @@ async fn child_process() {
 }
 
 #[tokio::test]
-async fn every_step_survives_kill_9() {
+async fn every_step_survives_sigkill() {
     let full = std::env::var("KMS_TEST_MODE").is_ok_and(|mode| mode == "full");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kms.db");
@@ -83,7 +83,7 @@ async fn every_step_survives_kill_9() {
             .unwrap();
         let random = u64::from(rand::random::<u8>());
         tokio::time::sleep(Duration::from_millis(300 + 5 * random)).await;
-        // Killed, and not ended by a failure of its own.
+        // The child must not have ended before the kill.
         assert!(child.try_wait().unwrap().is_none(), "round {round}: the child failed");
         child.kill().unwrap();
         child.wait().unwrap();
@@ -104,11 +104,11 @@ async fn every_step_survives_kill_9() {
         step(&session).await;
     }
     let listed = session.list_root_keys().await.unwrap();
-    assert!(listed.len() > 2, "the children came to {} generations", listed.len());
+    assert!(listed.len() > 2, "the children made only {} generations", listed.len());
     let newest = listed.last().unwrap().generation;
     kms.run_scheduler().await.unwrap();
     kms.close().await.unwrap();
-    // The keys of the last two generations are enough.
+    // The keys of the last two generations open the store.
     let last = Config::new(format!("sqlite:{}", file.display())).root_key_bytes(key(newest));
     let kms = Kms::open(last.add_root_key_bytes(key(newest - 1))).await.unwrap();
     for ciphertext in &sealed {

@@ -1,6 +1,6 @@
-//! Kill -9 before and after every commit of replacing a root key that leaked: adding, rewrapping, marking, replacing
-//! the service's own keys, verifying, retiring and erasing. Whatever was cut off, the next process opens the store,
-//! loses nothing, and brings the work to its end.
+//! SIGKILL before and after every commit of the replacement of a leaked root key: adding, rewrapping, marking,
+//! replacing the service's own keys, verifying, retiring and erasing. After each kill, the next process opens the store
+//! without loss and completes the replacement.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
@@ -24,7 +24,7 @@ const FILE: &str = "KMS_TEST_STEPS_FILE";
 const STEP: &str = "KMS_TEST_STEPS_KILL_AT";
 const FIRST: [u8; 32] = [1; 32];
 const SECOND: [u8; 32] = [2; 32];
-/// More than a page of rewrapping.
+/// More keys than rewrapping handles in one page.
 const KEYS: usize = 105;
 
 fn only(file: &Path, key: [u8; 32]) -> Config {
@@ -36,7 +36,7 @@ fn config(file: &Path) -> Config {
     only(file, FIRST).add_root_key_bytes(SECOND)
 }
 
-/// Kills the process at the given one of the moments before and after its changes.
+/// Kills the process at one chosen moment, of those before and after each change.
 struct Killer {
     at: u32,
     passed: AtomicU32,
@@ -66,7 +66,7 @@ where
     }
 }
 
-/// Replaces the first root key, from wherever an earlier process left that.
+/// Replaces the first root key, from the step at which an earlier process was killed.
 async fn work(session: &Session) {
     let (job, leaked) = (RootKeyJob::default(), RetireOptions::default().compromised(true));
     if session.list_root_keys().await.unwrap().len() == 1 {
@@ -80,14 +80,14 @@ async fn work(session: &Session) {
     }
     session.replace_signing_key().await.unwrap();
     session.replace_integrity_key().await.unwrap();
-    // The one that was cut off may have been begun before the generation was marked.
+    // The interrupted rewrapping may have begun before the generation was marked.
     session.replace_integrity_key().await.unwrap();
     let report = session.verify_root_key(2, &job).await.unwrap();
     assert!(report.is_complete(), "{report:?}");
     session.retire_root_key(1, &leaked).await.unwrap();
 }
 
-/// Not a test of its own: works until it is killed, or is done.
+/// Not a test: the child process, which works until it is killed or has finished.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child_process() {
     let Some(file) = std::env::var_os(FILE) else { return };
@@ -110,7 +110,7 @@ fn run_child(file: &Path, at: u32) -> ExitStatus {
         .unwrap()
 }
 
-/// A store with keys, closed; and what was encrypted with some of them.
+/// Creates a store with keys and closes it. Returns ciphertexts of some keys.
 async fn prepare(file: &Path) -> Vec<Vec<u8>> {
     let kms = Kms::open(config(file)).await.unwrap();
     let session = admin(&kms);
@@ -131,8 +131,8 @@ async fn decrypt(kms: &Kms, sealed: &[Vec<u8>]) {
     }
 }
 
-/// The store is good; the work goes on to its end, and nothing of the first root key is needed any more.
-async fn bring_to_its_end(file: &Path, sealed: &[Vec<u8>]) {
+/// Checks that the store verifies, completes the replacement, and checks that the first root key is no longer needed.
+async fn complete(file: &Path, sealed: &[Vec<u8>]) {
     let kms = Kms::open(config(file)).await.unwrap();
     let report = admin(&kms).verify_audit().await.unwrap();
     assert!(report.ok, "{:?}", report.faults);
@@ -160,13 +160,13 @@ async fn every_step_can_be_the_last_of_its_process() {
         let status = run_child(&file, at);
         let is_killed = status.signal() == Some(9);
         assert!(is_killed || status.success(), "moment {at}: {status}");
-        bring_to_its_end(&file, &sealed).await;
+        complete(&file, &sealed).await;
         if !is_killed {
             break;
         }
         steps = at;
     }
-    // Add; rewrap with two pages; mark; the refusal; two replacements with their pages; verify with two pages; retire
-    // and erase: at least twenty changes, each with a moment before and after it.
+    // Add, rewrap in two pages, mark, the refusal, two replacements with their pages, verify in two pages, retire and
+    // erase: at least 20 changes, each with a moment before and after it.
     assert!(steps >= 40, "only {steps} moments");
 }

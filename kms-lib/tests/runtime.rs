@@ -1,5 +1,5 @@
-//! The runtime that the service was opened on may end before the service is closed, or rest between calls. What has
-//! come in is written all the same.
+//! The runtime on which the service was opened may end before the service is closed, or be idle between calls.
+//! Submitted operations are written in both cases.
 
 #![allow(clippy::unwrap_used)]
 
@@ -21,7 +21,7 @@ fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// A service on a runtime that ended while operations waited for the lock on the store, which is free again only now.
+/// A service whose runtime ended while operations waited for the lock on the store. The lock is released afterwards.
 fn orphaned(place: &Place, ack: AuditAck) -> Kms {
     let first = runtime();
     let kms = first.block_on(Kms::open(config(place, ack))).unwrap();
@@ -39,14 +39,14 @@ fn orphaned(place: &Place, ack: AuditAck) -> Kms {
         let encrypting = async move { session.encrypt("key", b"x", &Context::new()).await };
         match ack {
             AuditAck::Durable => drop(first.spawn(encrypting)),
-            // Answered, and not written yet.
+            // The result was returned, and its record is not written yet.
             AuditAck::Queued => drop(first.block_on(encrypting).unwrap()),
             other => panic!("{other:?}"),
         }
     }
     let begun = Instant::now();
     while come_in() < before + OPERATIONS {
-        assert!(begun.elapsed() < Duration::from_secs(9), "not everything came in before the ledger gave up waiting");
+        assert!(begun.elapsed() < Duration::from_secs(9), "the ledger gave up before all operations were submitted");
         std::thread::sleep(Duration::from_millis(5));
     }
     drop(first);
@@ -54,7 +54,7 @@ fn orphaned(place: &Place, ack: AuditAck) -> Kms {
     kms
 }
 
-/// Everything that came in is in the log.
+/// Checks that every submitted operation is in the log.
 async fn check(kms: Kms) {
     let rows = common::whole_log(&admin(&kms)).await;
     assert_eq!(rows.iter().filter(|row| row.action == "ENCRYPT").count() as u64, OPERATIONS);
@@ -67,29 +67,29 @@ fn closed_on_another_runtime(ack: AuditAck) {
     let kms = orphaned(&place, ack);
     runtime().block_on(async {
         assert_eq!(common::code(admin(&kms).encrypt("key", b"x", &Context::new()).await), ErrorCode::Closed);
-        // Waits until everything is written, and gives the store free.
+        // Waits until everything is written, and releases the store.
         kms.close().await.unwrap();
         check(Kms::open(config(&place, ack)).await.unwrap()).await;
     });
 }
 
 #[test]
-fn what_waits_is_written_when_its_runtime_ends() {
+fn waiting_operations_are_written_when_their_runtime_ends() {
     closed_on_another_runtime(AuditAck::Durable);
 }
 
 #[test]
-fn what_was_released_is_written_when_its_runtime_ends() {
+fn released_results_are_written_when_their_runtime_ends() {
     closed_on_another_runtime(AuditAck::Queued);
 }
 
 #[test]
-fn nobody_has_to_close() {
+fn the_service_need_not_be_closed() {
     let place = Place::in_a_file();
     drop(orphaned(&place, AuditAck::Queued));
     runtime().block_on(async {
         let begun = Instant::now();
-        // The thread ends by itself, and with it the claim to have the store alone.
+        // The thread of the ledger ends, and releases its exclusive use of the store.
         let kms = loop {
             match Kms::open(config(&place, AuditAck::Durable)).await {
                 Ok(kms) => break kms,
@@ -102,9 +102,9 @@ fn nobody_has_to_close() {
     });
 }
 
-/// A runtime of one thread, which does nothing between calls.
+/// A single-threaded runtime does nothing between calls.
 #[test]
-fn a_runtime_may_rest_between_calls() {
+fn the_log_is_written_while_the_runtime_is_idle() {
     let place = Place::in_a_file();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let kms = runtime.block_on(Kms::open(config(&place, AuditAck::Queued))).unwrap();
@@ -112,7 +112,7 @@ fn a_runtime_may_rest_between_calls() {
     for _ in 0..OPERATIONS {
         runtime.block_on(admin(&kms).encrypt("key", b"x", &Context::new())).unwrap();
     }
-    // Nobody drives the runtime now, and the log is written.
+    // The runtime is idle, and the log is written nevertheless.
     let log = rusqlite::Connection::open(place.file()).unwrap();
     let count = "SELECT COUNT(*) FROM audit_logs WHERE action = 'ENCRYPT'";
     let written = || log.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap().unsigned_abs();
@@ -124,11 +124,11 @@ fn a_runtime_may_rest_between_calls() {
     runtime.block_on(kms.close()).unwrap();
 }
 
-/// A disk that does not answer while the high-water file is written: here its temporary file is a FIFO, which nobody
-/// reads. The only thread of the runtime goes on.
+/// The disk does not answer while the high-water file is written: its temporary file is a FIFO without a reader. The
+/// only thread of the runtime must not block.
 #[cfg(unix)]
 #[test]
-fn a_file_that_cannot_be_written_holds_no_thread_of_the_runtime() {
+fn a_blocked_high_water_file_blocks_no_thread_of_the_runtime() {
     let folder = tempfile::tempdir().unwrap();
     let mark = folder.path().join("mark");
     let fifo = folder.path().join(format!("mark.{}.new", std::process::id()));
@@ -157,9 +157,9 @@ fn a_file_that_cannot_be_written_holds_no_thread_of_the_runtime() {
         })
     });
     let is_served = told.recv_timeout(Duration::from_secs(60)).is_ok();
-    // Whoever waits for the other end of the FIFO has it now.
+    // Opening the other end releases a thread that waits for the FIFO.
     let end = std::thread::spawn(move || std::fs::read(&fifo));
-    assert!(is_served, "nothing goes on beside a file that cannot be written");
-    assert!(end.join().unwrap().is_ok(), "the file was being written");
+    assert!(is_served, "the blocked file blocks the runtime");
+    assert!(end.join().unwrap().is_ok(), "the file was not being written");
     let _ = running.join().unwrap();
 }

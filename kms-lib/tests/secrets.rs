@@ -1,5 +1,5 @@
-//! No secret is shown by `Debug` or compared with `==`: each type with one is tried, and the source is searched for
-//! types that would.
+//! `Debug` shows no secret, and `==` compares none. The tests try each type with a secret, and search the source for
+//! types that derive these traits.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,7 +15,7 @@ use kms_lib::{
 
 const SECRET: &str = "hunter2 hunter2 hunter2";
 
-/// The ways in which `Debug` could show these bytes.
+/// Whether the output of `Debug` contains these bytes in any usual form.
 fn shows(shown: &str, secret: &[u8]) -> bool {
     let list: Vec<String> = secret.iter().map(u8::to_string).collect();
     let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -32,7 +32,7 @@ fn hides(value: &impl Debug, secret: &[u8]) {
 }
 
 #[test]
-fn what_the_search_finds() {
+fn the_search_finds_bytes_in_debug_output() {
     let bytes = SECRET.as_bytes();
     assert!(shows(&format!("{bytes:?}"), bytes) && shows(&format!("{SECRET:?}"), bytes));
     assert!(shows(&format!("{:#?}", bytes.to_vec()), bytes));
@@ -67,10 +67,10 @@ async fn debug_hides_secrets() {
     hides(&config, b"hunter2");
 }
 
-/// Fields that hold a secret, by their names.
+/// Names of fields that contain a secret.
 const NAMES: [&str; 9] =
     ["plaintext", "payload", "secret", "token", "password", "passphrase", "master_key", "seed", "store_url"];
-/// What such a field may be typed as to count.
+/// The types with which such a field counts as a secret.
 const TYPES: [&str; 3] = ["u8", "str", "String"];
 
 /// Whether the line declares a field with a secret.
@@ -83,7 +83,7 @@ fn is_secret(line: &str) -> bool {
     NAMES.contains(&name) && TYPES.iter().any(|text| kind.contains(text))
 }
 
-/// The types of a source text that derive what they must not, with the line of the field.
+/// Types in a source text that contain a secret and derive a forbidden trait, with the line of the field.
 fn careless(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut derives = "";

@@ -1,4 +1,4 @@
-//! What can be wrong with a database server and with what is said of it: a clear error, and never a damaged log.
+//! Faults of database servers and of their settings: each is a clear error, and none damages the log.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
@@ -15,7 +15,7 @@ fn config(url: &str) -> Config {
     Config::new(url).root_key_bytes([7; 32]).scheduler(scheduler)
 }
 
-/// An error that names its cause, and never the password.
+/// Opens the store, which must fail without showing the password, and returns the code of the error.
 async fn refused(url: &str) -> ErrorCode {
     let error = Kms::open(config(url)).await.unwrap_err();
     let text = format!("{error} {error:?} {:?}", config(url));
@@ -40,15 +40,15 @@ fn postgres(arguments: &[&str]) -> Option<Postgres> {
     server
 }
 
-/// What is alike on both.
+/// Settings that both servers refuse.
 async fn bad_access(url: &str) {
     assert_eq!(refused(&url.replace("kms-test", "wrong-one")).await, ErrorCode::InvalidConfiguration);
     assert_eq!(refused(&url.replace("/kms_", "/no_such_")).await, ErrorCode::InvalidConfiguration);
     let (plain, _) = url.split_once('?').unwrap();
-    // The server has no TLS: that is not silently done without.
+    // The server has no TLS, and the service must not connect without it.
     assert_eq!(refused(plain).await, ErrorCode::InvalidConfiguration);
     assert_eq!(refused(&plain.replace("127.0.0.1", "127.0.0.2")).await, ErrorCode::StoreUnavailable);
-    // Nothing is made unasked, so that the second time is like the first.
+    // A failed attempt creates nothing, so the second one fails in the same way.
     for _ in 0..2 {
         let error = Kms::open(config(url).make_store(false)).await.unwrap_err();
         assert_eq!(error.code(), ErrorCode::StoreUnavailable, "{error}");
@@ -57,7 +57,7 @@ async fn bad_access(url: &str) {
     let queued = config(url).audit_ack(AuditAck::Queued);
     assert_eq!(code(Kms::open(queued).await), ErrorCode::InvalidConfiguration);
 
-    // Nor is a store made by a clock that nobody could follow.
+    // No store is created while the clock is too far in the future.
     let in_2099 = Clock::new(|| Timestamp::now().plus_days(365 * 73));
     assert_eq!(code(Kms::open(config(url).clock(in_2099)).await), ErrorCode::ClockSkew);
     let kms = Kms::open(config(url)).await.unwrap();
@@ -73,7 +73,7 @@ async fn bad_access(url: &str) {
     kms.close().await.unwrap();
 }
 
-/// Somebody keeps the head's lock: callers are told so after seconds, and nothing was done.
+/// Another session keeps the lock on the head. Calls fail after some seconds, and nothing was done.
 async fn held_lock(url: &str, kms: &Kms) {
     let (locked, release) = (tokio::sync::oneshot::channel(), tokio::sync::oneshot::channel());
     let url = url.to_owned();
@@ -86,7 +86,7 @@ async fn held_lock(url: &str, kms: &Kms) {
     admin(kms).create_key(NewKey::aes("held")).await.unwrap();
 }
 
-/// A node whose clock is wrong commits nothing; the others are not disturbed.
+/// A node whose clock is wrong commits nothing, and the other nodes continue.
 async fn clocks(url: &str, kms: &Kms) {
     let in_2099 = Clock::new(|| Timestamp::now().plus_days(365 * 73));
     let wrong = Kms::open(config(url).clock(in_2099)).await.unwrap();
@@ -96,7 +96,7 @@ async fn clocks(url: &str, kms: &Kms) {
     wrong.close().await.unwrap();
     let yesterday = Clock::new(|| Timestamp::from_micros(Timestamp::now().micros() - 86_400_000_000));
     assert_eq!(code(Kms::open(config(url).clock(yesterday)).await), ErrorCode::ClockSkew);
-    // It jumps while the node runs.
+    // The clock jumps while the node runs.
     let offset = std::sync::Arc::new(std::sync::atomic::AtomicI64::new(0));
     let jumping = Clock::new({
         let offset = std::sync::Arc::clone(&offset);
@@ -122,7 +122,7 @@ async fn clocks(url: &str, kms: &Kms) {
     check_usable(kms).await;
 }
 
-/// Tables of the same names that are somebody else's are not touched.
+/// Tables of another application with the same names are not altered.
 async fn foreign_tables(url: &str) {
     assert!(common::engine::execute(url, "CREATE TABLE grants (id INT)").await);
     assert_eq!(refused(url).await, ErrorCode::StoreCorrupt);
@@ -135,7 +135,7 @@ async fn mariadb_bad_input() {
     bad_access(&server.create_database()).await;
     foreign_tables(&server.create_database()).await;
 
-    // Rights: none to create tables, and then only those that the work needs.
+    // A user who may not create tables, and then one who has only the privileges that operation needs.
     let url = server.create_database();
     let database = url.rsplit('/').next().unwrap().split('?').next().unwrap();
     server.sql("CREATE USER worker@'127.0.0.1' IDENTIFIED BY 'kms-test'");
@@ -145,7 +145,7 @@ async fn mariadb_bad_input() {
     Kms::open(config(&url)).await.unwrap().close().await.unwrap();
     let kms = Kms::open(config(&as_worker)).await.unwrap();
     check_usable(&kms).await;
-    // Triggers are hidden from this user, which is said with what helps.
+    // This user cannot see triggers. The warning names the missing privilege.
     let report = admin(&kms).verify_audit().await.unwrap();
     let warning = format!("GRANT TRIGGER ON `{database}`.* TO 'worker'@'127.0.0.1'");
     assert!(report.ok && report.warnings.iter().any(|found| found.contains(&warning)), "{:?}", report.warnings);
@@ -178,7 +178,7 @@ async fn postgres_bad_input() {
     check_usable(&kms).await;
     kms.close().await.unwrap();
 
-    // Settings that a database or a role may bring along.
+    // Settings of a database or a role.
     server.sql("postgres", &format!("ALTER DATABASE {database} SET bytea_output = 'escape'"));
     server.sql("postgres", &format!("ALTER DATABASE {database} SET standard_conforming_strings = off"));
     let kms = Kms::open(config(&url)).await.unwrap();
@@ -195,7 +195,7 @@ async fn mariadb_with_a_small_packet_limit() {
     let Some(server) = mariadb(&["--max-allowed-packet=1M"]) else { return };
     let kms = Kms::open(config(&server.create_database())).await.unwrap();
     let session = admin(&kms);
-    // As much as fits into one batch: many keys, each record with a large context.
+    // A full batch: many keys, and a large context in each record.
     let mut names = Vec::new();
     for i in 0..100 {
         names.push(format!("key-{i}"));
@@ -215,7 +215,7 @@ async fn mariadb_with_a_small_packet_limit() {
     assert_eq!(refused(&server.create_database()).await, ErrorCode::InvalidConfiguration);
 }
 
-/// The certificate is checked: by the authority that is named, by its name, and by default.
+/// The server's certificate is checked by default: its authority and its name.
 async fn tls(url: &str, good: &Certificates, other: &Certificates) {
     let (plain, _) = url.split_once('?').unwrap();
     let with =
@@ -226,7 +226,7 @@ async fn tls(url: &str, good: &Certificates, other: &Certificates) {
     assert_eq!(refused(plain).await, ErrorCode::InvalidConfiguration);
     assert_eq!(refused(&with(other)).await, ErrorCode::InvalidConfiguration);
     assert_eq!(refused(&format!("{plain}?ssl-ca=/no/such/file.pem")).await, ErrorCode::InvalidConfiguration);
-    // Another name of the same machine than the certificate has.
+    // The certificate does not have this name of the machine.
     assert_eq!(refused(&with(good).replace("127.0.0.1", "localhost")).await, ErrorCode::InvalidConfiguration);
 }
 
@@ -243,7 +243,7 @@ async fn mariadb_tls() {
     let Some(server) = mariadb(&arguments.each_ref().map(String::as_str)) else { return };
     let url = server.create_database();
     tls(&url, &good, &Certificates::new("mysql")).await;
-    // Without TLS, on a server that requires it.
+    // The server requires TLS.
     assert_eq!(refused(&url).await, ErrorCode::InvalidConfiguration);
 }
 
@@ -260,7 +260,7 @@ async fn postgres_tls() {
     tls(&server.create_database(), &good, &Certificates::new("postgres")).await;
 }
 
-/// The URL of the same database at another place, or places.
+/// The URL with these hosts instead of its own.
 fn at(url: &str, place: &str) -> String {
     let (user, rest) = url.rsplit_once('@').unwrap();
     format!("{user}@{place}/{}", rest.split_once('/').unwrap().1)
@@ -272,7 +272,7 @@ async fn usable(url: &str) {
     kms.close().await.unwrap();
 }
 
-/// An IPv6 address, with TLS and without, and hosts of which the first ones do not answer.
+/// An IPv6 address with and without TLS, and several hosts of which the first do not answer.
 async fn places(url: &str, port: u16, good: &Certificates) {
     let none = kms_test_support::free_port();
     usable(&at(url, &format!("[::1]:{port}"))).await;
@@ -283,7 +283,7 @@ async fn places(url: &str, port: u16, good: &Certificates) {
     usable(&at(url, &format!("[::1]:{none},127.0.0.1:{none},127.0.0.1:{port}"))).await;
     usable(&format!("{url}&connect_timeout=3")).await;
     assert_eq!(refused(&at(url, &format!("127.0.0.1:{none},[::1]:{none}"))).await, ErrorCode::StoreUnavailable);
-    // The hosts are those of one service: where the password is refused, it is not tried elsewhere.
+    // The hosts belong to one service: if one refuses the password, the others are not tried.
     let wrong = at(url, &format!("127.0.0.1:{port},[::1]:{port}")).replace("kms-test", "wrong-one");
     assert_eq!(refused(&wrong).await, ErrorCode::InvalidConfiguration);
 }
@@ -304,7 +304,7 @@ async fn mariadb_places() {
     server.sql(&format!("CREATE USER kms@'::1' IDENTIFIED BY 'kms-test'; GRANT ALL ON {database}.* TO kms@'::1'"));
     places(&url, server.port(), &good).await;
     assert_eq!(refused(&format!("{url}&application_name=x")).await, ErrorCode::InvalidConfiguration);
-    // A replica that only reads comes first.
+    // The first host is a read-only replica.
     let Some(replica) = mariadb(&["--read-only=1"]) else { return };
     replica.sql(&format!(
         "CREATE DATABASE {database}; CREATE USER kms@'127.0.0.1' IDENTIFIED BY 'kms-test'; \
@@ -328,7 +328,7 @@ async fn postgres_places() {
     let database = url.rsplit('/').next().unwrap().split('?').next().unwrap();
     places(&url, server.port(), &good).await;
 
-    // What connections are called, on the server.
+    // The name of connections on the server.
     for (more, name) in [("", "mini-kms"), ("&application_name=billing&channel_binding=prefer", "billing")] {
         let kms = Kms::open(config(&format!("{url}{more}"))).await.unwrap();
         check_usable(&kms).await;
@@ -338,7 +338,7 @@ async fn postgres_places() {
     }
     assert_eq!(refused(&format!("{url}&channel_binding=require")).await, ErrorCode::InvalidConfiguration);
 
-    // A server that only reads comes first, as a standby does after a failover.
+    // The first host is read-only, as a standby is.
     let Some(standby) = postgres(&[]) else { return };
     standby.sql("postgres", &format!("CREATE DATABASE {database}"));
     standby.sql("postgres", &format!("ALTER DATABASE {database} SET default_transaction_read_only = on"));
@@ -349,8 +349,8 @@ async fn postgres_places() {
     assert_eq!(refused(&alone).await, ErrorCode::StoreUnavailable);
 }
 
-/// PgBouncer gives sessions to connections, or to transactions: only the first can be used, and the other is refused
-/// whether or not it has sessions to spare. Nothing is left behind in the sessions that it shares.
+/// PgBouncer assigns sessions to connections, transactions or statements. Only session mode works. The other modes are
+/// refused, with and without free sessions, and the settings of shared sessions are not changed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pgbouncer() {
     let Some(server) = postgres(&[]) else { return };
@@ -372,7 +372,7 @@ async fn pgbouncer() {
     }
 }
 
-/// That of a session that PgBouncer shares.
+/// The statement timeout of a session that PgBouncer shares.
 async fn statement_timeout(url: &str) -> String {
     use sqlx::{ConnectOptions, Row};
     let options: sqlx::postgres::PgConnectOptions = url.parse().unwrap();

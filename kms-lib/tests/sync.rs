@@ -1,9 +1,9 @@
-//! The sync comes before the answer: a trace of the system calls of a process under load. `kill -9` cannot show that,
-//! since the kernel keeps what a dead process has written.
+//! Results are returned only after the sync of their records. The test traces the system calls of a process under load.
+//! SIGKILL cannot show this, since the kernel keeps the writes of a dead process.
 //!
-//! Every operation carries a mark as its request id, which stands in its record and so in a page of the write-ahead
-//! log. When the process says that it was answered, the transaction of that page must be whole in the file, and a sync
-//! of the file that began later must have returned.
+//! Every operation has a mark as its request id, which is in its record and so in a page of the write-ahead log. When
+//! the process reports the result, the transaction of that page must be complete in the file, and a sync of the file
+//! that began later must have returned.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
@@ -21,9 +21,9 @@ const CHILD: &str = "KMS_TEST_SYNC_FILE";
 const QUEUED: &str = "KMS_TEST_SYNC_QUEUED";
 const TASKS: usize = 8;
 const ROUNDS: usize = 4;
-/// Bytes of a mark.
+/// Length of a mark, in bytes.
 const MARK: usize = "mark-00-00-00.".len();
-/// Operations of one round.
+/// Number of operations in one round.
 const OPERATIONS: usize = 9;
 
 fn config(file: &Path, ack: AuditAck) -> Config {
@@ -35,12 +35,13 @@ fn marked(kms: &Kms, role: Role, mark: &str) -> Session {
     kms.session(Actor::new("child", role).unwrap().with_request_id(mark).unwrap())
 }
 
-/// Says that the operation of this mark was answered. Cryptographic ones are told apart: `queued` is for them alone.
+/// Reports that the operation with this mark has returned. The kind `use` marks cryptographic operations, the only ones
+/// whose results `queued` may return early.
 fn say(kind: &str, mark: &str) {
     println!("answered {kind} {mark}");
 }
 
-/// One operation of every kind that leaves a record.
+/// Performs one operation of every kind that has a record.
 async fn round(kms: &Kms, task: usize, round: usize) {
     let none = Context::new();
     let mark = |operation: usize| format!("mark-{task:02}-{round:02}-{operation:02}.");
@@ -61,13 +62,13 @@ async fn round(kms: &Kms, task: usize, round: usize) {
     say("change", &mark(6));
     session(7).revoke_key(key.id).await.unwrap();
     say("change", &mark(7));
-    // A refusal is answered when it is in the log, too.
+    // A refusal too is returned only when it is in the log.
     marked(kms, Role::Auditor, &mark(8)).get_key(KeyId::random()).await.unwrap_err();
     marked(kms, Role::Auditor, &mark(8)).rotate_key("k", None).await.unwrap_err();
     say("change", &mark(8));
 }
 
-/// Not a test of its own: what is traced.
+/// Not a test: the child process that is traced.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child_process() {
     let Some(file) = std::env::var_os(CHILD) else { return };
@@ -89,13 +90,11 @@ async fn child_process() {
     kms.close().await.unwrap();
 }
 
-/// Traces a child at work. None where nothing can be traced, which is said.
+/// Traces a child process. Returns None, with a message, if tracing is not possible.
 fn trace(ack: AuditAck) -> Option<String> {
     let possible = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).output();
     if !possible.is_ok_and(|output| output.status.success()) {
-        eprintln!(
-            "SKIPPED: strace is missing or may not trace here, so that the sync comes before the answer is not shown"
-        );
+        eprintln!("SKIPPED: strace is missing or may not trace, so the order of syncs and results is not tested");
         return None;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -108,7 +107,7 @@ fn trace(ack: AuditAck) -> Option<String> {
     });
     let mut command = Command::new("strace");
     command
-        // All bytes of a page, in hexadecimal digits; descriptors with their paths.
+        // Prints whole pages in hexadecimal, and the paths of descriptors.
         .args(["-f", "-y", "-xx", "-s", "5000", "-e", "trace=write,pwrite64,pwritev,fsync,fdatasync", "-o"])
         .arg(&trace)
         .arg(std::env::current_exe().unwrap())
@@ -126,22 +125,22 @@ fn trace(ack: AuditAck) -> Option<String> {
     Some(std::fs::read_to_string(&trace).unwrap())
 }
 
-/// A system call as far as it matters here.
+/// A system call that matters for the test.
 #[derive(Debug, PartialEq)]
 enum Event {
-    /// Of the write-ahead log: the header of a frame has been written; whether it ends a transaction.
+    /// The header of a frame of the write-ahead log was written. True if the frame ends a transaction.
     Frame { ends: bool },
-    /// A page has been written after its header.
+    /// A page was written after its header.
     Page(Vec<u8>),
-    /// A sync of it begins, by this thread.
+    /// This thread began a sync of the write-ahead log.
     SyncBegins(u32),
-    /// The sync of this thread has returned without an error.
+    /// The sync of this thread returned without an error.
     SyncDone(u32),
-    /// The process begins to say that this was answered.
+    /// The process began to report that this operation has returned.
     Answered { kind: String, mark: String },
 }
 
-/// The bytes of a text in which strace writes all of them as `\xNN`, and of one in plain characters.
+/// Decodes a string of strace, with every byte as `\xNN` or in plain characters.
 fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len() / 4);
     let mut rest = text.as_bytes();
@@ -158,7 +157,7 @@ fn unescape(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// What a line of the trace says: nothing for calls on other files.
+/// Parses a line of the trace. None for calls on other files.
 fn event(line: &str, names: &mut HashMap<u32, bool>) -> Vec<Event> {
     let Some((thread, call)) = line.trim_start().split_once(' ') else { return Vec::new() };
     let Ok(thread) = thread.parse::<u32>() else { return Vec::new() };
@@ -185,7 +184,7 @@ fn event(line: &str, names: &mut HashMap<u32, bool>) -> Vec<Event> {
         "pwrite64" if of_log => {
             let bytes = bytes();
             match bytes.len() {
-                // Number of the page, size of the database after the commit (0 within a transaction), salts, sums.
+                // Page number, size of the database after the commit (0 within a transaction), salts, checksums.
                 24 => vec![Event::Frame { ends: bytes[4..8] != [0; 4] }],
                 // The header of the file.
                 32 => Vec::new(),
@@ -203,7 +202,7 @@ fn event(line: &str, names: &mut HashMap<u32, bool>) -> Vec<Event> {
     }
 }
 
-/// What the trace shows: how many answers, and those that came before their sync, by kind.
+/// The number of results in the trace, and the kinds and marks of those that were returned before their sync.
 #[derive(Debug, Default, PartialEq)]
 struct Finding {
     answers: usize,
@@ -213,7 +212,7 @@ struct Finding {
 fn check(trace: &str) -> Finding {
     let mut names = HashMap::new();
     let mut finding = Finding::default();
-    // The marks of the transaction that is being written; of each mark, the number of its transaction.
+    // The marks of the transaction that is being written, and the number of the transaction of each mark.
     let mut open: BTreeSet<String> = BTreeSet::new();
     let mut ends = false;
     let mut transactions = 0usize;
@@ -228,7 +227,7 @@ fn check(trace: &str) -> Finding {
                 if std::mem::take(&mut ends) {
                     transactions += 1;
                     for mark in std::mem::take(&mut open) {
-                        // Later transactions write the page with the earlier record again.
+                        // Later transactions write the page with an earlier record again.
                         written.entry(mark).or_insert(transactions);
                     }
                 }
@@ -246,7 +245,7 @@ fn check(trace: &str) -> Finding {
     finding
 }
 
-/// The marks in a page.
+/// The marks that a page contains.
 fn marks(page: &[u8]) -> impl Iterator<Item = String> {
     let starts = page.windows(5).enumerate().filter(|(_, window)| *window == b"mark-").map(|(at, _)| at);
     starts
@@ -256,19 +255,19 @@ fn marks(page: &[u8]) -> impl Iterator<Item = String> {
 }
 
 #[test]
-fn every_answer_comes_after_the_sync_of_its_record() {
+fn every_result_is_returned_after_the_sync_of_its_record() {
     let Some(trace) = trace(AuditAck::Durable) else { return };
     let all = TASKS * ROUNDS * OPERATIONS;
     assert_eq!(check(&trace), Finding { answers: all, too_early: Vec::new() });
 
-    // The test sees what it is to see. Without the syncs, and with failed ones, every answer is too early.
+    // The check detects faults: without syncs, and with failed syncs, every result is too early.
     let is_sync = |line: &str| line.contains("sync(") || line.contains("sync resumed");
     let without: Vec<&str> = trace.lines().filter(|line| !is_sync(line)).collect();
     assert_eq!(check(&without.join("\n")).too_early.len(), all);
     let fail = |line: &str| line.replace("= 0", "= -1 EIO (Input/output error)");
     let failed: Vec<String> = trace.lines().map(|line| if is_sync(line) { fail(line) } else { line.into() }).collect();
     assert_eq!(check(&failed.join("\n")).too_early.len(), all);
-    // With every sync done only after the answer that follows it, some are.
+    // If every sync is moved behind the next result, some results are too early.
     let (mut late, mut held) = (Vec::new(), Vec::new());
     for line in trace.lines() {
         if is_sync(line) {
@@ -283,9 +282,9 @@ fn every_answer_comes_after_the_sync_of_its_record() {
     assert!(!check(&late.join("\n")).too_early.is_empty());
 }
 
-/// The same with results that are released early: the trace must show that they are, and that changes are not.
+/// With `queued`, the trace must show that results of cryptographic operations are returned early, and changes are not.
 #[test]
-fn released_results_are_early_and_changes_are_not() {
+fn queued_results_are_early_and_changes_are_not() {
     let Some(trace) = trace(AuditAck::Queued) else { return };
     let finding = check(&trace);
     assert_eq!(finding.answers, TASKS * ROUNDS * OPERATIONS);

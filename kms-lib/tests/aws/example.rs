@@ -1,4 +1,4 @@
-//! `examples/rust/aws-root-key/main.rs`, as it is.
+//! Runs the example `examples/rust/aws-root-key/main.rs` without changes.
 
 #![allow(dead_code, clippy::print_stdout, reason = "it is a program of its own")]
 
@@ -10,7 +10,7 @@ use kms_test_support::test_name;
 use crate::{calls, root, with_aws};
 
 #[test]
-fn the_example_comes_to_its_end() {
+fn the_example_succeeds() {
     with_aws(test_name!(), async |aws| {
         let (folder, key) = (tempfile::tempdir().unwrap(), aws.admin.create_key());
         aws_root_key::tour(&folder.path().join("kms.db"), root(&aws, &key.arn)).await.unwrap();

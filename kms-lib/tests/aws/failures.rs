@@ -1,4 +1,4 @@
-//! What a service does while AWS KMS does not answer, or refuses.
+//! Outages and refusals of AWS KMS while the service runs or starts.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ async fn encrypt(session: &Session, key: &str) -> Result<(), Error> {
 }
 
 #[test]
-fn what_is_in_memory_works_on() {
+fn cached_keys_work_during_an_outage() {
     use ErrorCode::{RootKeyRefused, RootKeyUnavailable};
     with_aws(test_name!(), async |aws| {
         let (place, key) = (Place::in_a_file(), aws.admin.create_key());
@@ -36,7 +36,7 @@ fn what_is_in_memory_works_on() {
             (Fault::Aws("KMSInvalidStateException"), RootKeyRefused),
             (Fault::Aws("NotFoundException"), RootKeyRefused),
             (Fault::Aws("InvalidSignatureException"), RootKeyRefused),
-            // A store that says so is damaged, not its root key.
+            // This error means that the store is damaged, not the root key.
             (Fault::Aws("InvalidCiphertextException"), ErrorCode::IntegrityFailure),
             (Fault::Aws("IncorrectKeyException"), ErrorCode::IntegrityFailure),
         ] {
@@ -46,7 +46,7 @@ fn what_is_in_memory_works_on() {
             assert_eq!(error.code(), expected, "{fault:?}: {error}");
             assert!(begun.elapsed() < Duration::from_secs(6), "{fault:?} took {:?}", begun.elapsed());
             assert!(error.message().contains(&key.arn), "{error}");
-            // An outage is not recorded for every operation: the service has done nothing.
+            // An outage is not recorded for each operation, because nothing was done.
             let record = last_record(&session).await;
             let is_recorded = record.action.as_str() == "ENCRYPT" && record.status.as_str() == "FAILURE";
             assert_eq!(is_recorded, expected != RootKeyUnavailable, "{fault:?}");
@@ -55,8 +55,8 @@ fn what_is_in_memory_works_on() {
             let ready = kms.ready().await.unwrap();
             assert_eq!(ready.root_key == RootKeyHealth::Degraded, is_degraded, "{fault:?}");
             encrypt(&session, "warm").await.unwrap();
-            assert_eq!(calls(&aws), Vec::<String>::new(), "{fault:?}: neither readiness nor a warm key needs a call");
-            // Nothing is made that cannot be wrapped, and the failure is recorded.
+            assert_eq!(calls(&aws), Vec::<String>::new(), "{fault:?}: readiness or a cached key caused a call");
+            // No version is created that cannot be wrapped, and the failure is recorded.
             if is_degraded {
                 assert_eq!(code(session.create_key(NewKey::aes("new")).await), expected);
                 let record = last_record(&session).await;
@@ -83,7 +83,7 @@ fn what_is_in_memory_works_on() {
 }
 
 #[test]
-fn the_scheduler_records_failures_and_goes_on() {
+fn the_scheduler_records_failures_and_continues() {
     with_aws(test_name!(), async |aws| {
         let (place, key) = (Place::in_a_file(), aws.admin.create_key());
         let kms = Kms::open(config(&place, &aws, &key.arn)).await.unwrap();
@@ -93,7 +93,7 @@ fn the_scheduler_records_failures_and_goes_on() {
         }
         let version = async |name: &str| session.get_key(name).await.unwrap().current_version;
         place.pass_days(2);
-        // The first of them fails.
+        // The first rotation fails.
         aws.proxy.next(1, Fault::Aws("AccessDeniedException"));
         let report = kms.run_scheduler().await.unwrap();
         assert_eq!((report.failed.len(), report.rotated.len()), (1, 2));
@@ -111,7 +111,7 @@ fn the_scheduler_records_failures_and_goes_on() {
 }
 
 #[test]
-fn disabling_the_key_takes_effect_when_the_cache_lets_go() {
+fn disabling_the_key_takes_effect_when_the_cache_expires() {
     with_aws(test_name!(), async |aws| {
         let (place, key) = (Place::in_a_file(), aws.admin.create_key());
         let brief = config(&place, &aws, &key.arn).cache(100, Duration::from_secs(2));
@@ -124,7 +124,7 @@ fn disabling_the_key_takes_effect_when_the_cache_lets_go() {
         encrypt(&session, "data").await.unwrap();
         loop {
             match encrypt(&session, "data").await {
-                Ok(()) => assert!(disabled.elapsed() < Duration::from_secs(4), "the cache holds on to it"),
+                Ok(()) => assert!(disabled.elapsed() < Duration::from_secs(4), "the cache keeps the key"),
                 Err(error) => {
                     assert_eq!(error.code(), ErrorCode::RootKeyRefused);
                     break;
@@ -168,9 +168,9 @@ fn a_service_does_not_start_without_its_key() {
     });
 }
 
-/// A wrapping that does not open any more loses its mark, so that the generation which still opens it stays.
+/// A wrapping that no longer opens loses its verification mark, so a generation that opens the material is not retired.
 #[test]
-fn a_mark_is_withdrawn_when_a_wrapping_no_longer_opens() {
+fn a_wrapping_that_no_longer_opens_loses_its_mark() {
     with_aws(test_name!(), async |aws| {
         let (place, key) = (Place::in_a_file(), aws.admin.create_key());
         let kms = Kms::open(place.config()).await.unwrap();
@@ -181,7 +181,7 @@ fn a_mark_is_withdrawn_when_a_wrapping_no_longer_opens() {
         session.rewrap(&job).await.unwrap();
         assert_eq!(session.verify_root_key(2, &job).await.unwrap().done, 3);
         let verified = async || session.list_root_keys().await.unwrap()[1].verified;
-        // An outage says nothing of the wrappings.
+        // An outage does not affect the marks.
         aws.proxy.always(Fault::Aws("AccessDeniedException"));
         assert_eq!(code(session.verify_root_key(2, &job).await), ErrorCode::RootKeyRefused);
         assert_eq!(verified().await, 3);
@@ -203,10 +203,9 @@ fn a_mark_is_withdrawn_when_a_wrapping_no_longer_opens() {
     });
 }
 
-/// A root key that does not answer keeps no other work of the background waiting: what another node has revoked leaves
-/// memory.
+/// A root key that does not answer delays no other background task: a key that another node revoked leaves the memory.
 #[test]
-fn a_silent_root_key_holds_up_no_revocation() {
+fn a_silent_root_key_delays_no_revocation() {
     with_aws(test_name!(), async |aws| {
         let (place, key) = (Place::in_a_file(), aws.admin.create_key());
         let source = || RootKeySource::aws(root(&aws, &key.arn));
@@ -216,13 +215,13 @@ fn a_silent_root_key_holds_up_no_revocation() {
         session.create_key(NewKey::aes("data")).await.unwrap();
         admin(&two).encrypt("data", b"x", &Context::new()).await.unwrap();
         let cached = async || two.telemetry().await.unwrap().cache.keys;
-        // It is counted when the cache next tidies up.
+        // The cache updates its count when it next removes entries.
         while cached().await == 0 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         aws.proxy.rule(|call| if call.operation == "Decrypt" { Fault::Silence } else { Fault::Pass });
         session.add_root_key(&source()).await.unwrap();
-        // The other node is asking by now.
+        // The background task of the other node now waits for AWS KMS.
         tokio::time::sleep(Duration::from_secs(2)).await;
         session.revoke_key("data").await.unwrap();
         tokio::time::sleep(Duration::from_secs(3)).await;

@@ -1,6 +1,6 @@
-//! What moving 10,000 keys to AWS KMS costs in time and calls, and how long a start takes then. Only in the long run
-//! (`tests/run --full`); `KMS_TEST_KEYS` is another number of keys. The server is moto's, which answers a few hundred
-//! calls a second: the calls are what counts.
+//! Measures the time and the calls for moving 10,000 keys to AWS KMS, and the time of the next start. Only in the long
+//! run (`tests/run --full`); `KMS_TEST_KEYS` sets another number of keys. moto answers only a few hundred calls a
+//! second, so the number of calls matters more than the time.
 
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ fn moving_ten_thousand_keys() {
         assert!(session.rewrap(&RootKeyJob::default()).await.unwrap().is_complete());
         let (took, made) = (begun.elapsed(), calls(&aws));
         figure(&format!("rewrap of {keys} keys, local to AWS KMS: {took:.1?}, {} calls", made.len()));
-        // The service's own keys were wrapped when the root key was added.
+        // The keys of the service were wrapped when the root key was added.
         assert_eq!((count(&made, "Encrypt"), made.len()), (keys, keys));
         let begun = Instant::now();
         assert!(session.verify_root_key(2, &RootKeyJob::default()).await.unwrap().is_complete());

@@ -1,4 +1,4 @@
-//! The import of material that AWS KMS wrapped for Mini KMS on Node.
+//! Tests of importing material that AWS KMS wrapped for Mini KMS on Node.
 
 use std::path::Path;
 
@@ -17,8 +17,8 @@ const KEY: &str = "26bf24cd-1537-4183-9100-e3585fe82a01";
 const RSA: &str = "7b0f6a51-3b0c-4d6d-8f0a-5d1f9f3a2c44";
 const MATERIAL: [u8; 32] = [0x5A; 32];
 
-/// Writes the files of an older version of the original with an AES key and an RSA key, whose material is wrapped by a
-/// key in AWS KMS, each under a context with this version. Answers the RSA key's public key.
+/// Writes the files of an older version of the original with an AES key and an RSA key. A key in AWS KMS wraps their
+/// material, under a context with this version. Returns the public key of the RSA key.
 fn write_source(folder: &Path, aws: &Aws, key: &AwsKey, version_in_context: &str) -> String {
     let rsa = RustCrypto.rsa_generate().unwrap();
     let pem = format!(
@@ -59,12 +59,12 @@ fn write_source(folder: &Path, aws: &Aws, key: &AwsKey, version_in_context: &str
 }
 
 #[test]
-fn material_that_aws_wrapped_comes_over() {
+fn material_that_aws_wrapped_is_imported() {
     with_aws(test_name!(), |aws| async move {
         let key = aws.admin.create_key();
         let folder = tempfile::tempdir().unwrap();
         let public_key = write_source(folder.path(), &aws, &key, "1");
-        // No master secret: there is nothing that one opens.
+        // No master secret is needed, because it wraps nothing.
         let from = ImportSource::parse(folder.path().to_str().unwrap()).unwrap().aws(root(&aws, "alias/unused"));
         let place = Place::in_a_file();
         let kms = place.open().await;
@@ -73,9 +73,9 @@ fn material_that_aws_wrapped_comes_over() {
         let dry = session.import_mini_kms(&from, &ImportJob::default().dry_run(true)).await.unwrap();
         let report = session.import_mini_kms(&from, &ImportJob::default()).await.unwrap();
         assert!(dry.keys == report.keys && report.is_complete() && report.versions.imported == 2, "{report:?}");
-        assert_eq!(count(&calls(&aws), "Decrypt"), 4, "each run opens each once");
+        assert_eq!(count(&calls(&aws), "Decrypt"), 4, "each run unwraps each material once");
         session.import_mini_kms(&from, &ImportJob::default()).await.unwrap();
-        assert_eq!(count(&calls(&aws), "Decrypt"), 0, "what is here is not paid for again");
+        assert_eq!(count(&calls(&aws), "Decrypt"), 0, "material that was imported causes no further call");
 
         let aad = format!("{{\"keyId\":\"{KEY}\",\"version\":1,\"tenant\":\"acme\"}}");
         let (nonce, mut sealed) = ([7; 12], b"4711".to_vec());
@@ -86,7 +86,7 @@ fn material_that_aws_wrapped_comes_over() {
         assert_eq!(session.decrypt_item(item).await.unwrap().plaintext.as_slice(), b"4711");
         let version = session.get_version("receipts", 1).await.unwrap();
         assert_eq!(version.public_key_pem, Some(public_key));
-        // The private key is the one that belongs to it: it opens what that one sealed.
+        // The imported private key decrypts a ciphertext of the original public key.
         let sealed = RustCrypto.rsa_public(version.public_key_pem.as_deref().unwrap()).unwrap();
         let sealed = sealed.oaep_encrypt(b"", b"4711").unwrap();
         let item = DecryptItem::imported("receipts", &sealed, None);

@@ -1,5 +1,5 @@
-//! Stores whose root key is in AWS KMS, through the real SDK, on a server that answers as AWS KMS does. Each test runs
-//! in a process of its own, because the SDK takes its settings from the environment (`kms_test_support::aws`).
+//! Tests of stores whose root key is in AWS KMS, with the real SDK and a server that implements AWS KMS (moto). Each
+//! test runs in its own process, because the SDK reads its settings from the environment (`kms_test_support::aws`).
 
 #![allow(clippy::unwrap_used)]
 
@@ -24,14 +24,14 @@ use kms_lib::Config;
 use kms_test_support::REGION;
 use kms_test_support::aws::{Aws, run};
 
-/// Runs the body of a test with a server.
+/// Runs the body of a test with a server. The test is skipped if moto is not installed.
 fn with_aws<Body: Future<Output = ()>>(test: &str, body: impl FnOnce(Aws) -> Body) {
     run(test, &[], |aws| {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(body(aws));
     });
 }
 
-/// Settings that lead to the proxy.
+/// The settings of this key, with the proxy as the endpoint.
 fn root(aws: &Aws, key: &str) -> AwsRootKey {
     AwsRootKey::new(key).region(REGION).endpoint(aws.proxy.url())
 }
@@ -41,7 +41,7 @@ fn config(place: &Place, aws: &Aws, key: &str) -> Config {
     place.config().aws_root_key(root(aws, key))
 }
 
-/// The operations that the proxy saw since it was last asked. What was wrapped is noted as a secret.
+/// The operations that the proxy received since the last call. Wrapped plaintexts are registered as secrets.
 fn calls(aws: &Aws) -> Vec<String> {
     let seen = aws.proxy.take();
     for call in &seen {
@@ -52,7 +52,7 @@ fn calls(aws: &Aws) -> Vec<String> {
     seen.into_iter().map(|call| call.operation).collect()
 }
 
-/// How often an operation is among these.
+/// The number of calls of this operation.
 fn count(calls: &[String], operation: &str) -> usize {
     calls.iter().filter(|call| *call == operation).count()
 }

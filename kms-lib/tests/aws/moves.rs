@@ -1,4 +1,4 @@
-//! Moving between a local root key and AWS KMS, and from one key there to another, while the service works.
+//! Tests of moving between a local root key and AWS KMS, and between keys in AWS KMS, while the service works.
 
 use kms_lib::{
     Config, Context, ErrorCode, Kms, NewKey, RetireOptions, RootKeyJob, RootKeySource, RootKeyState, Session,
@@ -11,7 +11,7 @@ use crate::{calls, config, count, root, with_aws};
 
 const PLAINTEXT: &[u8] = b"what was encrypted before all moves";
 
-/// Adds a root key, wraps everything under it, and verifies that.
+/// Adds a root key, wraps everything under it, and verifies the wrappings.
 async fn add(session: &Session, source: &RootKeySource) -> u32 {
     let added = session.add_root_key(source).await.unwrap();
     let report = session.rewrap(&RootKeyJob::default()).await.unwrap();
@@ -38,7 +38,7 @@ fn from_a_local_key_to_aws_and_back() {
         let (place, key) = (Place::in_a_file(), aws.admin.create_key());
         aws.admin.create_alias("alias/there-and-back", &key);
         let of_aws = root(&aws, "alias/there-and-back");
-        // The store begins with a local key, and gets one in AWS KMS beside it.
+        // A store with a local root key gets a second one in AWS KMS.
         let kms = Kms::open(place.config().add_aws_root_key(of_aws.clone())).await.unwrap();
         let session = admin(&kms);
         for name in ["a", "b", "c"] {
@@ -48,12 +48,13 @@ fn from_a_local_key_to_aws_and_back() {
         calls(&aws);
         let generation = add(&session, &RootKeySource::aws(of_aws.clone())).await;
         let used = calls(&aws);
-        // The alias, the check value, 2 keys of the service and 3 versions; and each of these 5 opened once.
+        // Encrypt: the alias, the check value, 2 keys of the service and 3 versions. Decrypt: each of these 5 keys
+        // once.
         assert_eq!((generation, count(&used, "Encrypt"), count(&used, "Decrypt")), (2, 7, 5), "{used:?}");
         let listed = session.list_root_keys().await.unwrap();
         assert_eq!(listed[1].reference.as_deref(), Some(key.arn.as_str()));
         assert_eq!(listed[1].provider.as_str(), "aws-kms");
-        // From here on both wrap, and one call is paid for each version.
+        // From now on, both root keys wrap, and each new version costs one call.
         session.rotate_key("a", None).await.unwrap();
         assert_eq!(calls(&aws), ["Encrypt"]);
         let report = session.verify_root_key(2, &RootKeyJob::default().only_new(true)).await.unwrap();
@@ -62,13 +63,13 @@ fn from_a_local_key_to_aws_and_back() {
         check_readable(&kms, &sealed).await;
         kms.close().await.unwrap();
 
-        // Only the key in AWS KMS opens it now.
+        // Now only the key in AWS KMS opens the store.
         assert_eq!(code(Kms::open(place.config()).await), ErrorCode::WrongRootKey);
         let kms = Kms::open(config(&place, &aws, "alias/there-and-back")).await.unwrap();
         check_readable(&kms, &sealed).await;
         kms.close().await.unwrap();
 
-        // And back, to another local key: one that was retired does not come back.
+        // Back to another local key, because a retired key cannot be added again.
         let passphrase = "passphrase:correct horse battery staple";
         let both = || config(&place, &aws, "alias/there-and-back").add_root_key(passphrase).unwrap();
         let kms = Kms::open(both()).await.unwrap();
@@ -78,7 +79,7 @@ fn from_a_local_key_to_aws_and_back() {
         retire(&session, 2).await;
         calls(&aws);
         check_readable(&kms, &sealed).await;
-        assert_eq!(calls(&aws), Vec::<String>::new(), "a retired key is not asked");
+        assert_eq!(calls(&aws), Vec::<String>::new(), "a retired key was called");
         kms.close().await.unwrap();
         aws.proxy.always(Fault::Cut);
         let kms = Kms::open(place.config().root_key(passphrase).unwrap()).await.unwrap();
@@ -98,11 +99,11 @@ fn from_one_key_in_aws_to_another() {
         let session = admin(&kms);
         session.create_key(NewKey::aes("a")).await.unwrap();
         let sealed = session.encrypt("a", PLAINTEXT, &Context::new()).await.unwrap().ciphertext;
-        // The same key under another name is the same key.
+        // Another name of the same key makes no new generation.
         let same = RootKeySource::aws(root(&aws, "alias/of-either"));
         assert_eq!(code(session.add_root_key(&same).await), ErrorCode::Conflict);
         add(&session, &RootKeySource::aws(root(&aws, &second.arn))).await;
-        // While both are in use the alias may point to either.
+        // While both keys are in use, the alias may name either.
         for key in [&first, &second] {
             aws.admin.update_alias("alias/of-either", key);
             let reader = Kms::open_read_only(config(&place, &aws, "alias/of-either")).await.unwrap();
@@ -119,7 +120,7 @@ fn from_one_key_in_aws_to_another() {
     });
 }
 
-/// A store under a local key and one in AWS KMS, the settings for both, and a ciphertext of its key `a`.
+/// A store under a local root key and one in AWS KMS, the settings of both, and a ciphertext of its key `a`.
 async fn under_both(place: &Place, aws: &Aws) -> (Config, Vec<u8>) {
     let of_aws = root(aws, &aws.admin.create_key().arn);
     let both = place.config().add_aws_root_key(of_aws.clone());
@@ -134,11 +135,11 @@ async fn under_both(place: &Place, aws: &Aws) -> (Config, Vec<u8>) {
 }
 
 #[test]
-fn with_both_either_opens_everything() {
+fn each_of_two_root_keys_opens_everything() {
     with_aws(test_name!(), async |aws| {
         let place = Place::in_a_file();
         let (both, sealed) = under_both(&place, &aws).await;
-        // The local key opens what there is, and AWS KMS is asked for nothing but whether its key is the right one.
+        // The local key unwraps everything, and AWS KMS is called only to check its key.
         let kms = Kms::open(both.clone()).await.unwrap();
         assert_eq!(calls(&aws), ["Decrypt"]);
         check_readable(&kms, &sealed).await;
@@ -149,7 +150,8 @@ fn with_both_either_opens_everything() {
             (Fault::Aws("ThrottlingException"), ErrorCode::RootKeyUnavailable),
             (Fault::Aws("DisabledException"), ErrorCode::RootKeyRefused),
         ] {
-            // AWS KMS is down when the service starts: it starts, reads everything, and makes nothing new.
+            // AWS KMS is down when the service starts: the service starts and reads everything, but creates no key
+            // material.
             aws.proxy.always(fault.clone());
             let kms = Kms::open(both.clone()).await.unwrap();
             let session = admin(&kms);
@@ -163,7 +165,7 @@ fn with_both_either_opens_everything() {
             kms.close().await.unwrap();
         }
         aws.proxy.always(Fault::Pass);
-        // A process without the local key works with AWS KMS alone, but for making new keys.
+        // A process without the local key works with AWS KMS alone, but cannot create keys.
         let only_aws = place.config().aws_root_key(root(&aws, aws.proxy.seen()[0].key()));
         let kms = Kms::open(only_aws).await.unwrap();
         let session = admin(&kms);
@@ -191,7 +193,7 @@ fn a_key_that_cannot_wrap_is_not_added() {
             aws.proxy.always(fault);
             assert_eq!(code(session.add_root_key(&source).await), expected);
         }
-        // A rewrap that is refused half-way says so, and goes on where it was.
+        // A rewrap that is refused halfway reports it, and continues when it is repeated.
         aws.proxy.always(Fault::Pass);
         assert_eq!(session.list_root_keys().await.unwrap().len(), 1);
         session.add_root_key(&source).await.unwrap();

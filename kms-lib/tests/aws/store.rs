@@ -1,4 +1,4 @@
-//! A store under a key in AWS KMS: what works, what it costs, and who is refused before it costs anything.
+//! Tests of a store under a key in AWS KMS: its operations, the number of calls, and refusals without a call.
 
 use std::time::Duration;
 
@@ -10,14 +10,15 @@ use crate::common::{Place, actor, admin, check_usable, code};
 use crate::{calls, config, count, with_aws};
 
 #[test]
-fn a_store_lives_under_a_key_in_aws() {
+fn a_store_works_under_a_key_in_aws() {
     with_aws(test_name!(), async |aws| {
         let (place, key) = (Place::in_a_file(), aws.admin.create_key());
         aws.admin.create_alias("alias/of-a-store", &key);
         let config = || config(&place, &aws, "alias/of-a-store");
         let kms = Kms::open(config()).await.unwrap();
         let made = calls(&aws);
-        // The alias, the check value and two keys of the service; then the alias again, and all of these.
+        // Encrypt: the alias, the check value and two keys of the service, then the alias again. Decrypt: the check
+        // value and the two keys.
         assert_eq!((count(&made, "Encrypt"), count(&made, "Decrypt")), (5, 3), "{made:?}");
         let session = admin(&kms);
         session.create_key(NewKey::aes("data")).await.unwrap();
@@ -25,14 +26,14 @@ fn a_store_lives_under_a_key_in_aws() {
         assert_eq!(calls(&aws), ["Encrypt", "Encrypt"]);
         let sealed = session.encrypt("data", b"a plaintext of some length", &Context::new()).await.unwrap();
         let signed = session.sign("seal", b"payload", SignatureAlgorithm::RsaPssSha256).await.unwrap();
-        // Each cold key costs a call, and a warm one none.
+        // A key that is not cached costs a call, a cached one none.
         assert_eq!(calls(&aws), ["Decrypt", "Decrypt"]);
         session.rotate_key("data", None).await.unwrap();
         assert_eq!(calls(&aws), ["Encrypt"]);
         session.encrypt("data", b"a plaintext of some length", &Context::new()).await.unwrap();
         session.decrypt(&sealed.ciphertext, &Context::new()).await.unwrap();
         assert_eq!(calls(&aws), ["Decrypt"]);
-        // Nothing is wrapped under the alias, and nothing says it in the store.
+        // Nothing is wrapped under the alias, and the store does not contain it.
         let by_arn = format!("SELECT COUNT(*) FROM root_keys WHERE reference = '{}'", key.arn);
         assert_eq!(place.number(&by_arn).await, 1);
         kms.close().await.unwrap();
@@ -55,7 +56,7 @@ fn a_store_lives_under_a_key_in_aws() {
 }
 
 #[test]
-fn contexts_say_what_is_wrapped() {
+fn contexts_name_the_wrapped_material() {
     with_aws(test_name!(), async |aws| {
         let (place, key) = (Place::in_a_file(), aws.admin.create_key());
         let kms = Kms::open(config(&place, &aws, &key.arn)).await.unwrap();
@@ -75,14 +76,14 @@ fn contexts_say_what_is_wrapped() {
         assert_eq!(of("AES256_GCM"), [(id.as_str(), "1"), (id.as_str(), "2")]);
         assert_eq!(of("CHECK_VALUE"), [("check-value", "1")]);
         assert_eq!((of("INTEGRITY_KEY").len(), of("SIGNING_KEY").len()), (1, 1));
-        assert_eq!(of("INTEGRITY_KEY"), of("SIGNING_KEY"), "both are of the log");
+        assert_eq!(of("INTEGRITY_KEY"), of("SIGNING_KEY"), "both contexts name the log");
         assert!(wrapped.iter().all(|call| call.key() == key.arn));
         kms.close().await.unwrap();
     });
 }
 
 #[test]
-fn rights_are_decided_before_anything_is_paid_for() {
+fn permissions_are_checked_before_any_call() {
     with_aws(test_name!(), async |aws| {
         let (place, key) = (Place::in_a_file(), aws.admin.create_key());
         let kms = Kms::open(config(&place, &aws, &key.arn)).await.unwrap();
@@ -93,7 +94,7 @@ fn rights_are_decided_before_anything_is_paid_for() {
         assert_eq!(code(nobody.rotate_key("data", None).await), ErrorCode::AccessDenied);
         assert_eq!(code(nobody.encrypt("data", b"x", &Context::new()).await), ErrorCode::AccessDenied);
         assert_eq!(code(nobody.generate_data_key("data", 32, &Context::new()).await), ErrorCode::AccessDenied);
-        // Neither costs what fails for another reason.
+        // Operations that fail for another reason cause no call either.
         assert_eq!(code(admin(&kms).create_key(NewKey::aes("data")).await), ErrorCode::NameTaken);
         admin(&kms).disable_key("data").await.unwrap();
         assert_eq!(code(admin(&kms).rotate_key("data", None).await), ErrorCode::KeyDisabled);
@@ -103,7 +104,7 @@ fn rights_are_decided_before_anything_is_paid_for() {
 }
 
 #[test]
-fn one_call_for_a_cold_key_however_many_wait() {
+fn any_number_of_callers_share_one_call_for_a_key() {
     with_aws(test_name!(), async |aws| {
         let (place, key) = (Place::in_a_file(), aws.admin.create_key());
         let kms = Kms::open(config(&place, &aws, &key.arn)).await.unwrap();
@@ -114,7 +115,7 @@ fn one_call_for_a_cold_key_however_many_wait() {
             let session = admin(&kms);
             tokio::spawn(async move { session.encrypt("data", b"x", &Context::new()).await.map(drop) })
         };
-        // The caller that began it goes away, and some of those that wait for it.
+        // The caller that began the call is cancelled, and so are some of the waiting callers.
         let first = encrypt();
         tokio::time::sleep(Duration::from_millis(300)).await;
         let waiting: Vec<_> = (0..50).map(|_| encrypt()).collect();
@@ -126,7 +127,7 @@ fn one_call_for_a_cold_key_however_many_wait() {
         }
         assert_eq!(calls(&aws), ["Decrypt"]);
 
-        // Even if all of them go away, what was paid for is kept.
+        // Even if all callers are cancelled, the unwrapped key is cached.
         admin(&kms).rotate_key("data", None).await.unwrap();
         let alone = encrypt();
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -134,7 +135,7 @@ fn one_call_for_a_cold_key_however_many_wait() {
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         encrypt().await.unwrap().unwrap();
         assert_eq!(calls(&aws), ["Encrypt", "Decrypt"]);
-        // All who wait get the error of one call, too.
+        // All waiting callers get the error of one call, too.
         admin(&kms).rotate_key("data", None).await.unwrap();
         calls(&aws);
         aws.proxy.rule(|_| {
@@ -164,7 +165,7 @@ fn a_store_opens_only_under_its_own_key() {
         let error = Kms::open(under_alias()).await.unwrap_err();
         assert_eq!(error.code(), ErrorCode::WrongRootKey);
         assert!(error.message().contains(&key.arn) && error.message().contains(&other.arn), "{error}");
-        // By its own name the key is still the right one.
+        // The key still opens the store by its own name.
         Kms::open(config(&place, &aws, &key.id)).await.unwrap().close().await.unwrap();
 
         let local = Place::in_a_file();
@@ -175,10 +176,10 @@ fn a_store_opens_only_under_its_own_key() {
 }
 
 #[test]
-fn making_a_store_can_be_repeated() {
+fn creating_a_store_can_be_repeated() {
     with_aws(test_name!(), async |aws| {
         let (place, key) = (Place::in_a_file(), aws.admin.create_key());
-        // Each call of making a store fails once; then it succeeds.
+        // Each call for creating a store fails once, then succeeds.
         for (n, operation) in ["Encrypt", "Encrypt", "Encrypt", "Decrypt", "Decrypt", "Decrypt"].into_iter().enumerate()
         {
             let before = if operation == "Encrypt" { n } else { n - 3 };
@@ -200,7 +201,7 @@ fn making_a_store_can_be_repeated() {
 }
 
 #[test]
-fn callers_without_a_runtime_use_it_too() {
+fn the_blocking_interface_works_too() {
     kms_test_support::aws::run(test_name!(), &[], |aws| {
         let (place, key) = (Place::in_a_file(), aws.admin.create_key());
         let kms = kms_lib::blocking::Kms::open(config(&place, &aws, &key.arn)).unwrap();
@@ -208,7 +209,7 @@ fn callers_without_a_runtime_use_it_too() {
         session.create_key(NewKey::aes("data")).unwrap();
         let sealed = session.encrypt("data", b"a plaintext of some length", &Context::new()).unwrap();
         kms.close().unwrap();
-        // The same configuration again, on another runtime.
+        // The same configuration on another runtime.
         let kms = kms_lib::blocking::Kms::open(config(&place, &aws, &key.arn)).unwrap();
         let session = kms.session(actor("alice", Role::Admin));
         let opened = session.decrypt(&sealed.ciphertext, &Context::new()).unwrap();

@@ -1,4 +1,4 @@
-//! What must hold of a log that several nodes wrote.
+//! Checks of a log that several nodes wrote.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use kms_lib::{Action, AuditRecord, Kms, Session, Status};
 use crate::common::{admin, whole_log};
 use crate::node::Acknowledged;
 
-/// The log verifies, is one, and holds what was acknowledged.
+/// Checks that the log verifies, has no fork, and contains every acknowledged operation.
 pub async fn check(kms: &Kms, acknowledged: &[Acknowledged]) -> Vec<AuditRecord> {
     let session = admin(kms);
     let report = session.verify_audit().await.unwrap();
@@ -33,16 +33,16 @@ pub async fn check(kms: &Kms, acknowledged: &[Acknowledged]) -> Vec<AuditRecord>
     rows
 }
 
-/// That the nodes did all they are there for: else what is checked above means little.
+/// Checks that the nodes performed every kind of operation, because the other checks depend on it.
 pub fn check_variety(rows: &[AuditRecord]) {
     for action in [Action::KeyRotate, Action::KeyRevoke, Action::KeyDestroy, Action::GrantCreate, Action::GrantWithdraw]
     {
-        assert!(successes(rows).any(|row| row.action == action.as_str()), "nobody did {action:?}");
+        assert!(successes(rows).any(|row| row.action == action.as_str()), "no node performed {action:?}");
     }
-    assert!(successes(rows).any(|row| row.actor == "app"), "nobody used a grant");
+    assert!(successes(rows).any(|row| row.actor == "app"), "no node used a grant");
 }
 
-/// From the log alone: nothing that a grant allowed stands behind its withdrawal.
+/// Checks from the log alone that no operation uses a grant after its withdrawal.
 fn check_grants(rows: &[AuditRecord]) {
     let mut withdrawn = HashSet::new();
     for row in successes(rows) {
@@ -60,7 +60,7 @@ fn successes(rows: &[AuditRecord]) -> impl Iterator<Item = &AuditRecord> {
     rows.iter().filter(|row| row.status == Status::Success.as_str())
 }
 
-/// From the log alone: no use of a version stands behind its revocation.
+/// Checks from the log alone that no operation uses a version after its revocation.
 fn check_revocations(rows: &[AuditRecord]) {
     let mut revoked = HashSet::new();
     for row in successes(rows) {
@@ -73,7 +73,7 @@ fn check_revocations(rows: &[AuditRecord]) {
     }
 }
 
-/// Versions of the shared key are numbered without a gap, each made once.
+/// Checks that the versions of the shared key are numbered without a gap and without duplicates.
 async fn check_rotations(session: &Session, rows: &[AuditRecord]) {
     let key = session.get_key("shared").await.unwrap();
     let made: Vec<u32> = successes(rows)
@@ -84,7 +84,7 @@ async fn check_rotations(session: &Session, rows: &[AuditRecord]) {
     assert_eq!(made, expected);
 }
 
-/// What was due was destroyed once, whichever scheduler did it.
+/// Checks that each key that was due was destroyed once, by any of the schedulers.
 fn check_deletions(rows: &[AuditRecord]) {
     let mut destroyed = HashSet::new();
     for row in successes(rows).filter(|row| row.action == Action::KeyDestroy.as_str()) {

@@ -1,5 +1,5 @@
-//! Several nodes on one database, on each engine that has a server: the log stays one and holds what was acknowledged,
-//! revocations hold on every node, whatever is killed or cut.
+//! Several nodes on one database server, of each kind: the log never forks and contains every acknowledged operation,
+//! and revocations hold on every node, while nodes and servers are killed and connections are cut.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
@@ -19,14 +19,14 @@ use kms_lib::{Actor, Context, ErrorCode, Kms, NewGrant, NewKey, Permission, Role
 use kms_test_support::{Galera, MariaDb, Mode, Postgres, Proxy, Server};
 use node::{Acknowledged, Node, config};
 
-/// How long a node may take to do something, on a machine that does much else.
+/// Upper limit for the wait until a node makes progress, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 fn is_full() -> bool {
     std::env::var("KMS_TEST_MODE").is_ok_and(|mode| mode == "full")
 }
 
-/// A private server of this engine; `None`, and said so, if it is not installed.
+/// A private server of this engine. None, with a message, if it is not installed.
 fn server(engine: &str) -> Option<Box<dyn Server>> {
     let server: Option<Box<dyn Server>> = match engine {
         "mysql" => MariaDb::try_new(&[]).map(|server| Box::new(server) as _),
@@ -38,7 +38,7 @@ fn server(engine: &str) -> Option<Box<dyn Server>> {
     server
 }
 
-/// Makes a test for each engine out of a function that takes its server.
+/// Defines a test for each engine, which calls a function with its server.
 macro_rules! on_servers {
     ($($name:ident),+ $(,)?) => {
         mod mysql { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -55,10 +55,10 @@ on_servers!(
     a_due_key_is_rotated_once,
     the_database_is_killed_and_restarted,
     connections_are_cut_while_committing,
-    a_frozen_node_does_not_hold_the_others,
+    a_frozen_node_does_not_block_the_others,
 );
 
-/// Not a test of its own: what a node's process does.
+/// Not a test: the code of a node's process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node_process() {
     node::process().await;
@@ -68,13 +68,13 @@ async fn wait_for_progress(nodes: &[Node], operations: usize) {
     progress(nodes, operations, String::new).await;
 }
 
-/// Waits until all nodes have done so much; says what `database` says of itself if they do not.
+/// Waits until each node has acknowledged this many operations. Otherwise panics with the status of `database`.
 async fn progress(nodes: &[Node], operations: usize, database: impl Fn() -> String) {
     let begun = Instant::now();
     let before: Vec<usize> = nodes.iter().map(Node::progress).collect();
     while nodes.iter().zip(&before).any(|(node, before)| node.progress() < before + operations) {
         for node in nodes {
-            // A node that has stopped for good says so, and nothing else.
+            // A node that stopped permanently has reported a fault.
             let faults = node.faults();
             assert!(faults.is_empty(), "{}: {:?}", node.name, faults.first());
         }
@@ -96,7 +96,7 @@ async fn three_nodes_write_one_log(server: Box<dyn Server>) {
     let mut nodes: Vec<Node> = (0..3).map(|i| Node::start(&format!("node-{i}"), &url)).collect();
     let mut acknowledged = Vec::new();
     for kill in 0..if is_full() { 30 } else { 3 } {
-        // Every node gets on, also while one that was killed starts again.
+        // Every node makes progress, also while a killed node starts again.
         wait_for_progress(&nodes, 50).await;
         tokio::time::sleep(Duration::from_millis(u64::from(rand::random::<u8>()))).await;
         let mut killed = std::mem::replace(&mut nodes[kill % 3], Node::start(&format!("node-{}", kill % 3), &url));
@@ -109,7 +109,7 @@ async fn three_nodes_write_one_log(server: Box<dyn Server>) {
     kms.close().await.unwrap();
 }
 
-/// Opens this many services at once, on these databases in turns.
+/// Opens this many services concurrently, on these databases in turn.
 async fn open_at_once(urls: &[String], count: usize) -> Vec<Kms> {
     let opening: Vec<_> = urls.iter().cycle().take(count).map(|url| tokio::spawn(Kms::open(config(url)))).collect();
     let mut services = Vec::new();
@@ -123,7 +123,7 @@ async fn nodes_start_at_once_on_an_empty_database(server: Box<dyn Server>) {
     for _ in 0..3 {
         let nodes = open_at_once(&[server.create_database()], 6).await;
         admin(&nodes[0]).create_key(NewKey::aes("shared")).await.unwrap();
-        // Made on one, usable on the others at once.
+        // A key that is created on one node is usable on the others at once.
         for node in &nodes {
             admin(node).encrypt("shared", b"x", &Context::new()).await.unwrap();
         }
@@ -134,7 +134,7 @@ async fn nodes_start_at_once_on_an_empty_database(server: Box<dyn Server>) {
     }
 }
 
-/// Measured from outside: who has seen `revoke` return on one node gets no success from another one afterwards.
+/// After `revoke` has returned on one node, no operation that begins on another node succeeds.
 async fn a_revocation_holds_on_every_node(server: Box<dyn Server>) {
     let url = server.create_database();
     let (one, two) = (Kms::open(config(&url)).await.unwrap(), Kms::open(config(&url)).await.unwrap());
@@ -168,7 +168,7 @@ async fn revocations(one: &Kms, two: &Kms, trials: u32) {
         let error = there.encrypt("shared", b"x", &Context::new()).await.unwrap_err();
         assert_eq!(error.code(), ErrorCode::VersionRevoked, "trial {trial}");
         there.rotate_key("shared", None).await.unwrap();
-        // The same of a grant.
+        // The same for a grant.
         let grant = here.put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(may_encrypt)).await;
         app.encrypt("shared", b"x", &Context::new()).await.unwrap();
         here.revoke_grant(grant.unwrap().id).await.unwrap();
@@ -211,7 +211,7 @@ async fn a_due_key_is_rotated_once(server: Box<dyn Server>) {
     check(&nodes[1], &[]).await;
 }
 
-/// While it is gone requests fail with a code that says so; then the nodes go on by themselves.
+/// During the outage, requests fail with a code for it. Afterwards the nodes resume without a restart.
 async fn the_database_is_killed_and_restarted(mut server: Box<dyn Server>) {
     let url = server.create_database();
     let kms = Kms::open(config(&url)).await.unwrap();
@@ -244,11 +244,12 @@ async fn connections_are_cut_while_committing(server: Box<dyn Server>) {
     let kms = Kms::open(config(&through)).await.unwrap();
     let session = admin(&kms);
     let mut receipts = std::collections::HashMap::new();
-    // The connection is there before anything is cut.
+    // The connection exists before it is cut.
     session.encrypt("shared", b"x", &Context::new()).await.unwrap();
     let mut expected = 1;
     for round in 0..if is_full() { 200 } else { 12 } {
-        // Committed, and the answer lost: it is found in the log. Not committed: the caller is told so.
+        // If the commit succeeded and its response was lost, the log shows the record. Otherwise the caller gets an
+        // error.
         let (mode, committed) =
             if round % 2 == 0 { (Mode::CutAfterCommit, true) } else { (Mode::CutBeforeCommit, false) };
         proxy.set(mode);
@@ -272,8 +273,8 @@ async fn connections_are_cut_while_committing(server: Box<dyn Server>) {
     direct.close().await.unwrap();
 }
 
-/// A node that vanishes while it holds the head's lock: the server takes it away, and the others go on.
-async fn a_frozen_node_does_not_hold_the_others(server: Box<dyn Server>) {
+/// A node disappears while it holds the lock on the head. The server releases the lock, and the other nodes continue.
+async fn a_frozen_node_does_not_block_the_others(server: Box<dyn Server>) {
     let url = server.create_database();
     let proxy = Proxy::new(server.port());
     let through = url.replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.port()));
@@ -301,7 +302,7 @@ async fn a_frozen_node_does_not_hold_the_others(server: Box<dyn Server>) {
             .collect();
         tokio::time::sleep(Duration::from_millis(300)).await;
         proxy.set(Mode::Freeze);
-        // Some seconds, and then it works; retrying may be needed, as the error says.
+        // Calls work after some seconds. Some need a retry, as their error says.
         let begun = Instant::now();
         loop {
             let none = Context::new();
@@ -311,7 +312,7 @@ async fn a_frozen_node_does_not_hold_the_others(server: Box<dyn Server>) {
                 Err(error) => assert!(error.is_retryable() && begun.elapsed() < Duration::from_secs(60), "{error}"),
             }
         }
-        // Long enough for whatever it was doing to be stuck.
+        // Long enough that the node is blocked within an operation.
         tokio::time::sleep(Duration::from_secs(1)).await;
         proxy.set(Mode::Pass);
         stop.store(true, Ordering::SeqCst);
@@ -324,14 +325,14 @@ async fn a_frozen_node_does_not_hold_the_others(server: Box<dyn Server>) {
     check(&kms, &[Acknowledged { name: "frozen".into(), receipts, errors: 0 }]).await;
 }
 
-/// Three nodes of the service, each on its own node of the database cluster, one of which is killed and rejoins.
+/// Three nodes of the service, each on its own member of the cluster. One member is killed and rejoins.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn galera() {
     let Some(mut cluster) = Galera::try_new(3) else {
         eprintln!("SKIPPED: galera-4 is not installed, so a Galera cluster is not tested");
         return;
     };
-    // What one node makes in a new database aborts what the others do in it at that moment.
+    // Setting up a new database on one member aborts concurrent statements of the others.
     for _ in 0..if is_full() { 50 } else { 2 } {
         for service in open_at_once(&cluster.create_database(), 6).await {
             service.close().await.unwrap();
@@ -344,7 +345,7 @@ async fn galera() {
     for _ in 0..if is_full() { 3 } else { 1 } {
         progress(&nodes, 20, || cluster.sessions()).await;
         cluster.kill(2);
-        // The others go on once the cluster has noticed.
+        // The other nodes continue once the cluster has noticed.
         wait_for_progress(&nodes[..2], 50).await;
         cluster.rejoin(2);
     }

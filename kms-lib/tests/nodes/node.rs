@@ -1,4 +1,4 @@
-//! A node as a process of its own: what it does until it is told to end, and how the tests talk to it.
+//! A node in its own process: the work that it does until the test ends it, and the test's handle to it.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -16,14 +16,14 @@ use kms_lib::{
 
 const URL: &str = "KMS_TEST_NODE_URL";
 const NAME: &str = "KMS_TEST_NODE_NAME";
-/// Tasks that encrypt and decrypt on each node.
+/// Number of tasks that encrypt and decrypt on each node.
 const TASKS: usize = 8;
 
 pub fn config(url: &str) -> Config {
     Config::new(url).root_key_bytes([7; 32]).scheduler(SchedulerConfig::disabled()).deletion_wait(0, 0)
 }
 
-/// A node's process, seen from the test.
+/// The test's handle to the process of a node.
 pub struct Node {
     pub name: String,
     child: Child,
@@ -31,7 +31,7 @@ pub struct Node {
     said: Arc<Said>,
 }
 
-/// What a node has said.
+/// The output of a node so far.
 #[derive(Default)]
 struct Said {
     acknowledged: Mutex<HashMap<u64, String>>,
@@ -60,13 +60,13 @@ impl Node {
         Self { name: name.into(), child, reader: Some(reader), said }
     }
 
-    /// Kills it at once.
+    /// Kills the process.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Lets it finish; it must say that all is well.
+    /// Lets the node finish. Panics if it reports a fault or fails.
     pub fn finish(mut self) -> Acknowledged {
         drop(self.child.stdin.take());
         let status = self.child.wait().unwrap();
@@ -76,7 +76,7 @@ impl Node {
         acknowledged
     }
 
-    /// What it has acknowledged, once its output has ended.
+    /// The acknowledged operations, after the end of the node's output.
     pub fn acknowledged(&mut self) -> Acknowledged {
         if let Some(reader) = self.reader.take() {
             reader.join().unwrap();
@@ -85,17 +85,17 @@ impl Node {
         Acknowledged { name: self.name.clone(), receipts: acknowledged, errors: self.errors() }
     }
 
-    /// How many operations it has acknowledged so far.
+    /// The number of operations acknowledged so far.
     pub fn progress(&self) -> usize {
         self.said.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// What should not have happened.
+    /// The faults that the node reported.
     pub fn faults(&self) -> Vec<String> {
         self.said.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How many operations ended in an error that was to be expected.
+    /// The number of operations that failed with an expected error.
     pub fn errors(&self) -> u64 {
         self.said.errors.load(Ordering::SeqCst)
     }
@@ -127,14 +127,14 @@ impl Said {
     }
 }
 
-/// What a node has acknowledged: hashes by sequence number.
+/// The hashes of the acknowledged records, by sequence number.
 pub struct Acknowledged {
     pub name: String,
     pub receipts: HashMap<u64, String>,
     pub errors: u64,
 }
 
-/// Not a test of its own: what a node's process does.
+/// Not a test: the code of a node's process.
 pub async fn process() {
     let Ok(url) = std::env::var(URL) else { return };
     let name = std::env::var(NAME).unwrap();
@@ -155,7 +155,7 @@ pub async fn process() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }));
-    // Until the test closes our input.
+    // Works until the test closes standard input.
     tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await.unwrap().unwrap();
     stop.store(true, Ordering::SeqCst);
     for task in tasks {
@@ -167,7 +167,7 @@ pub async fn process() {
 }
 
 fn say(line: &str) {
-    // In one piece: several tasks say something.
+    // Written at once, because several tasks write lines.
     let mut output = std::io::stdout().lock();
     let _ = output.write_all(format!("{line}\n").as_bytes());
     let _ = output.flush();
@@ -177,7 +177,7 @@ fn acknowledge(receipt: &Receipt) {
     say(&format!("ack {} {}", receipt.seq, hex(&receipt.hash)));
 }
 
-/// Says what went wrong. Only what the others' changes and a lost database explain is to be expected.
+/// Reports an error. Errors are expected only if changes of other nodes or an outage of the database explain them.
 async fn complain(error: &Error) {
     let expected = matches!(
         error.code(),
@@ -214,7 +214,7 @@ async fn encrypt_and_decrypt(session: Session, stop: Arc<AtomicBool>) {
     }
 }
 
-/// Rotations, revocations, grants, deletions.
+/// Rotates, revokes, grants and deletes keys.
 async fn change(session: Session, app: Session, name: String, stop: Arc<AtomicBool>) {
     let mut round = 0u32;
     while !stop.load(Ordering::SeqCst) {
@@ -226,12 +226,12 @@ async fn change(session: Session, app: Session, name: String, stop: Arc<AtomicBo
             }
             let own = format!("{name} {} {round}", std::process::id());
             let own = session.create_key(NewKey::aes(own)).await?;
-            // A key made here is usable here at once, and the grant over it too.
+            // A key that this node creates is usable here at once, and so is a grant on it.
             let grant = [Permission::Encrypt, Permission::Decrypt];
             let grant = session.put_grant(NewGrant::new("app", Role::App).on_key(own.id).allow(grant)).await?;
             acknowledge(&app.encrypt(own.id, b"x", &Context::new()).await?.receipt);
             session.revoke_grant(grant.id).await?;
-            // Due at once: the schedulers destroy it.
+            // The deletion is due at once, and a scheduler destroys the key.
             session.schedule_deletion(own.id, Some(0)).await.map(drop)
         };
         if let Err(error) = done.await {

@@ -1,27 +1,27 @@
-//! Tests with the real AWS SDK against a private server. The SDK takes its settings from the environment of its
-//! process, so each such test runs in a process of its own.
+//! Runs tests with the real AWS SDK against a private server. The SDK reads its settings from the environment of its
+//! process, so each test runs in its own process.
 
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 
 use crate::{AwsProxy, Moto, MotoAdmin};
 
-/// The access key of tests. No AWS account has it.
+/// The access key id that tests use. No AWS account has it.
 pub const ACCESS_KEY: &str = "AKIAMINIKMSTESTS0000";
-/// The secret access key, of which no output may hold a trace.
+/// The secret access key that tests use. No output may contain it.
 pub const SECRET_KEY: &str = "a secret access key of the tests, which nobody has";
-/// Says, in the environment of the process of a test, where the server is.
+/// The variable that gives the process of a test the port of the server.
 const PORT: &str = "KMS_TEST_MOTO_PORT";
 
-/// What a test has: a server that answers as AWS KMS does, and a proxy in front of it.
+/// The server of a test, which implements AWS KMS, and a proxy in front of it.
 pub struct Aws {
-    /// The server, past the proxy.
+    /// A direct connection to the server, without the proxy.
     pub admin: MotoAdmin,
-    /// Stands between the SDK and the server: counts calls and makes faults.
+    /// The proxy between the SDK and the server. It counts calls and causes faults.
     pub proxy: AwsProxy,
 }
 
-/// The full name of the test it is used in.
+/// The full name of the current test.
 #[macro_export]
 macro_rules! test_name {
     () => {{
@@ -30,13 +30,13 @@ macro_rules! test_name {
     }};
 }
 
-/// The name of a test as its harness knows it, of the name of a function in it.
+/// The name of a test for the test harness, from the type name of a function in it.
 pub fn name_of(inner: &'static str) -> &'static str {
     let outer = inner.strip_suffix("::here").unwrap_or(inner);
     outer.split_once("::").map_or(outer, |(_, name)| name)
 }
 
-/// The environment of tests: dummy credentials, no files, no metadata service.
+/// The environment of tests: test credentials, no configuration files, no metadata service.
 pub fn environment() -> Vec<(&'static str, String)> {
     vec![
         ("AWS_ACCESS_KEY_ID", ACCESS_KEY.into()),
@@ -47,8 +47,7 @@ pub fn environment() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Gives a command the environment of tests, and nothing else of AWS. An empty value stands for a variable that is
-/// unset.
+/// Gives a command the environment of tests, without other AWS variables. An empty value unsets a variable.
 pub fn set_environment(command: &mut Command, variables: &[(&str, String)]) {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
@@ -65,21 +64,21 @@ pub fn set_environment(command: &mut Command, variables: &[(&str, String)]) {
     }
 }
 
-/// What begins the line of a figure.
+/// The prefix of a line with a figure.
 const FIGURE: &str = "FIGURE: ";
 
-/// Shows a figure that a test measured: also if it succeeds, and its output is not shown otherwise.
+/// Prints a figure that a test measured, even if the test succeeds and its other output is not shown.
 pub fn figure(text: &str) {
     eprintln!("{FIGURE}{text}");
 }
 
-/// Runs the body of a test in a process of its own, with the environment of tests changed by these variables: an empty
-/// value unsets one, and `{moto}` stands for the server's URL. Says so and does nothing if moto is not installed.
+/// Runs the body of a test in its own process, with the environment of tests and these variables. An empty value unsets
+/// a variable, and `{moto}` in a value is replaced by the server's URL. The test is skipped if moto is not installed.
 pub fn run(test: &str, variables: &[(&str, String)], body: impl FnOnce(Aws)) {
     if let Some(port) = std::env::var(PORT).ok().and_then(|port| port.parse().ok()) {
         return body(Aws { admin: MotoAdmin(port), proxy: AwsProxy::new(port) });
     }
-    // The server is that of all tests of this process.
+    // All tests of this process share the server.
     static SERVER: OnceLock<Mutex<Option<Moto>>> = OnceLock::new();
     let server = SERVER.get_or_init(|| Mutex::new(Moto::try_new()));
     let Some(port) = server.lock().expect("the server").as_ref().map(Moto::port) else {
@@ -91,7 +90,7 @@ pub fn run(test: &str, variables: &[(&str, String)], body: impl FnOnce(Aws)) {
     let url = format!("http://127.0.0.1:{port}");
     let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.replace("{moto}", &url))).collect();
     set_environment(&mut command, &variables);
-    let output = command.env(PORT, port.to_string()).output().expect("the test in a process of its own");
+    let output = command.env(PORT, port.to_string()).output().expect("the test in its own process");
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     text.lines().filter(|line| line.starts_with(FIGURE)).for_each(|line| eprintln!("{line}"));
     assert!(output.status.success() && text.contains("1 passed"), "{test}: {}\n{text}", output.status);

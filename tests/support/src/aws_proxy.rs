@@ -1,5 +1,5 @@
-//! A proxy between the AWS SDK and a server that answers as AWS KMS does. It sees every request, and fails those that a
-//! test says, as AWS KMS or the network would.
+//! A proxy between the AWS SDK and a server that implements AWS KMS. It records every request, and fails the requests
+//! that a test selects, as AWS KMS or the network would.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -10,46 +10,47 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// What happens to a request.
+/// The fault, if any, that the proxy causes for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The request passes, unchanged.
+    /// No fault: the request passes unchanged.
     Pass,
-    /// It passes after this time.
+    /// The request passes after this delay.
     Delay(Duration),
-    /// The connection is closed instead of an answer, and the server does not see the request.
+    /// The connection is closed without a response, and the server does not receive the request.
     Cut,
-    /// The server has seen the request, and its answer is cut in the middle.
+    /// The server receives the request, and its response is cut in the middle.
     CutAnswer,
-    /// Nothing comes back, and nothing is closed.
+    /// No response, and the connection stays open.
     Silence,
-    /// This status, with a text that is none of AWS's.
+    /// A response with this status, whose body is not one of AWS.
     Status(u16),
-    /// The error of this name, as AWS KMS sends it. Its message repeats the request, which no error of ours may show.
+    /// The error with this name, in the form of AWS KMS. Its message repeats the request, which no error of Mini KMS
+    /// may show.
     Aws(&'static str),
-    /// The same, with a `Date` this many seconds ahead of the machine's clock.
+    /// The error with this name, and a `Date` header this many seconds ahead of the machine's clock.
     AwsAhead(&'static str, i64),
 }
 
-/// A request that the proxy saw.
+/// A request that the proxy received.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// The operation of AWS KMS that was called, such as `Encrypt`.
+    /// The operation of AWS KMS, such as `Encrypt`.
     pub operation: String,
-    /// The JSON of the body.
+    /// The JSON in the body.
     pub body: Value,
-    /// The access key that signed it.
+    /// The access key id that signed the request.
     pub access_key: String,
     /// When the request arrived.
     pub at: Instant,
 }
 
 impl Seen {
-    /// The key that it is about.
+    /// The key that the request names.
     pub fn key(&self) -> &str {
         self.body["KeyId"].as_str().unwrap_or_default()
     }
-    /// A value of its encryption context.
+    /// The value of this name in the encryption context.
     pub fn context(&self, name: &str) -> &str {
         self.body["EncryptionContext"][name].as_str().unwrap_or_default()
     }
@@ -64,14 +65,14 @@ struct Shared {
     closed: AtomicBool,
 }
 
-/// An HTTP proxy between the SDK and the server; it stops when dropped.
+/// An HTTP proxy between the SDK and the server. Stopped when dropped.
 pub struct AwsProxy {
     port: u16,
     shared: Arc<Shared>,
 }
 
 impl AwsProxy {
-    /// In front of the server at this port. Everything passes until [`AwsProxy::rule`] says otherwise.
+    /// Starts a proxy in front of the server at this port. Everything passes until [`AwsProxy::rule`] is called.
     pub fn new(server: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("its address").port();
@@ -104,17 +105,17 @@ impl AwsProxy {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Says what happens to each request from now on.
+    /// Sets the function that selects the fault for each further request.
     pub fn rule(&self, rule: impl Fn(&Seen) -> Fault + Send + Sync + 'static) {
         *self.shared.rule.lock().expect("the rule") = Arc::new(rule);
     }
 
-    /// Says what happens to every request from now on.
+    /// Causes this fault for all further requests.
     pub fn always(&self, fault: Fault) {
         self.rule(move |_| fault.clone());
     }
 
-    /// Fails the next requests, so many, and lets pass what follows.
+    /// Causes this fault for the next `count` requests. Later requests pass.
     pub fn next(&self, count: usize, fault: Fault) {
         let left = Mutex::new(count);
         self.rule(move |_| {
@@ -129,12 +130,12 @@ impl AwsProxy {
         });
     }
 
-    /// The requests so far.
+    /// The requests received so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.shared.seen.lock().expect("the requests").clone()
     }
 
-    /// The requests since the last call of this.
+    /// The requests received since the last call of this method.
     pub fn take(&self) -> Vec<Seen> {
         std::mem::take(&mut *self.shared.seen.lock().expect("the requests"))
     }
@@ -148,7 +149,7 @@ impl Drop for AwsProxy {
     }
 }
 
-/// One message of HTTP/1.1: its head with the line end after it, and its body.
+/// One HTTP/1.1 message: its head with the empty line, and its body.
 struct Message {
     head: String,
     body: Vec<u8>,
@@ -213,7 +214,7 @@ fn serve(shared: &Shared, client: &TcpStream) {
                 false
             }
             Fault::Silence => {
-                // Until the other side gives up.
+                // Waits until the client closes the connection.
                 let _ = requests.read(&mut [0]);
                 false
             }
@@ -245,7 +246,7 @@ fn forward(shared: &Shared, request: &Message) -> Option<Message> {
     Message::read(&mut BufReader::new(&server))
 }
 
-/// An error in the form of AWS's JSON 1.1 protocol.
+/// An error response of AWS's JSON 1.1 protocol.
 fn aws_error(name: &str, request: &Message, ahead: i64) -> Vec<u8> {
     let message = format!("this message repeats the request: {}", String::from_utf8_lossy(&request.body));
     let status = match name {
@@ -265,7 +266,7 @@ fn answer(status: u16, content_type: &str, body: &str, ahead: i64) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The time as HTTP writes it (RFC 9110), so many seconds ahead of the machine's clock.
+/// The time in the format of HTTP (RFC 9110), this many seconds ahead of the machine's clock.
 fn http_date(ahead: i64) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time after 1970");
     let seconds = i64::try_from(now.as_secs()).expect("a time") + ahead;

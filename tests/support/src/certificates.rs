@@ -11,7 +11,7 @@ use crate::process::{folder, give, run};
 pub struct Certificates(TempDir);
 
 impl Certificates {
-    /// Makes them, readable by this user.
+    /// Creates the certificates in a folder that only the current user can read.
     pub fn new(user: &str) -> Self {
         let made = Self(folder(user));
         let files = ["ca.key", "ca.pem", "server.key", "server.csr", "server.pem"].map(|name| made.file(name));

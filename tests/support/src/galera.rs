@@ -60,14 +60,14 @@ impl Galera {
         self.nodes[node].wait_for("SHOW STATUS LIKE 'wsrep_local_state_comment'", "Synced");
     }
 
-    /// A new database; the URL of it by each node.
+    /// Creates a database. Returns its URL on each node.
     pub fn create_database(&self) -> Vec<String> {
         let name = database_name();
         self.nodes[0].sql(&format!(
             "CREATE DATABASE {name}; CREATE USER IF NOT EXISTS kms@'127.0.0.1' IDENTIFIED BY 'kms-test'; \
              GRANT ALL ON {name}.* TO kms@'127.0.0.1'"
         ));
-        // Until that has arrived, the other nodes refuse the user.
+        // The other nodes refuse the user until they have received it.
         for node in &self.nodes {
             node.sql("SET SESSION wsrep_sync_wait = 15; SELECT COUNT(*) FROM mysql.db");
         }
@@ -80,12 +80,12 @@ impl Galera {
         self.nodes[node].kill();
     }
 
-    /// Starts a node that was killed; it joins the others, and is up to date when this returns.
+    /// Starts a killed node again. It has rejoined the cluster and is up to date when this returns.
     pub fn rejoin(&mut self, node: usize) {
         self.start_node(node, false);
     }
 
-    /// What the sessions of all members, which must be running, are doing.
+    /// The activity of the sessions on all nodes, which must be running.
     pub fn sessions(&self) -> String {
         let sessions = "SELECT id, user, command, time, state, LEFT(info, 90) FROM information_schema.processlist";
         self.nodes.iter().map(|node| format!("\n{}", node.sql(sessions))).collect()

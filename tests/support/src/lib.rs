@@ -1,6 +1,6 @@
-//! Private servers for tests, databases and one that answers as AWS KMS does: in temporary folders, on free ports of
-//! the loopback interface, under their own user where the tests run as root. They can be killed and started again, and
-//! are gone when dropped.
+//! Private servers for tests: databases, and one that implements AWS KMS. They run in temporary folders, on free ports
+//! of the loopback interface, and as their own user if the tests run as root. A test can kill them and start them
+//! again. They are removed when dropped.
 
 pub mod aws;
 mod aws_proxy;
@@ -25,19 +25,19 @@ pub use postgres::Postgres;
 pub use process::free_port;
 pub use proxy::{Mode, Proxy};
 
-/// A database server that a test may treat badly.
+/// A database server that a test can kill and start again.
 pub trait Server: Send + Sync {
-    /// The URL of a new, empty database on it.
+    /// Creates an empty database on the server and returns its URL.
     fn create_database(&self) -> String;
     /// The TCP port of the server on the loopback interface.
     fn port(&self) -> u16;
-    /// Kills it at once, as a crash of the machine would (but for what the operating system keeps).
+    /// Kills the server, as a crash of the machine would, except that the operating system keeps what was written.
     fn kill(&mut self);
-    /// Starts it again, and waits until it answers.
+    /// Starts the server again and waits until it answers.
     fn start(&mut self);
 }
 
-/// The name of a database that nobody has.
+/// A unique name for a database.
 fn database_name() -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);

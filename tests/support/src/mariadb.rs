@@ -11,7 +11,7 @@ use crate::{Server, database_name};
 const USER: &str = "mysql";
 const FOLDERS: [&str; 3] = ["/usr/sbin", "/usr/bin", "/usr/local/bin"];
 
-/// A MariaDB server of the distribution's.
+/// A private server with the MariaDB of the distribution.
 pub struct MariaDb {
     folder: TempDir,
     port: u16,
@@ -20,14 +20,14 @@ pub struct MariaDb {
 }
 
 impl MariaDb {
-    /// Starts one, if MariaDB is installed. `arguments` are more for the server.
+    /// Starts a server with additional `arguments`, or returns None if MariaDB is not installed.
     pub fn try_new(arguments: &[&str]) -> Option<Self> {
         let mut server = Self::prepare(arguments)?;
         server.start();
         Some(server)
     }
 
-    /// Makes its data, and does not start it.
+    /// Creates the data of a server without starting it.
     pub(crate) fn prepare(arguments: &[&str]) -> Option<Self> {
         let install = find("mariadb-install-db", &FOLDERS)?;
         program()?;
@@ -36,7 +36,8 @@ impl MariaDb {
         Some(Self { folder, port: free_port(), arguments, running: None })
     }
 
-    /// A folder with the data of a new server. Where many are made at once, the machine may refuse one what it needs.
+    /// Creates a folder with the data of a new server. Retried, because an attempt can fail while many servers are
+    /// created.
     fn install(program: &Path) -> TempDir {
         let mut tries = 0;
         loop {
@@ -56,7 +57,7 @@ impl MariaDb {
         }
     }
 
-    /// The folder with all that is of this server.
+    /// The folder that contains all files of this server.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -69,12 +70,12 @@ impl MariaDb {
         self.folder.path().join("log")
     }
 
-    /// More arguments for the next start.
+    /// Sets additional arguments for the next start.
     pub(crate) fn set_arguments(&mut self, arguments: Vec<String>) {
         self.arguments = arguments;
     }
 
-    /// Executes statements as its administrator; answers what they print, without the names of columns.
+    /// Executes statements as the administrator and returns their output without column names.
     pub fn sql(&self, statements: &str) -> String {
         let output = self.client(statements).output().expect("the mariadb client");
         assert!(output.status.success(), "{statements}: {}", String::from_utf8_lossy(&output.stderr));
@@ -89,7 +90,7 @@ impl MariaDb {
         client
     }
 
-    /// Starts its process and does not wait for it.
+    /// Starts the process without waiting until it answers.
     pub(crate) fn launch(&mut self) {
         let mut server = command(&program().expect("mariadbd"), USER);
         let folder = self.folder.path();
@@ -105,7 +106,7 @@ impl MariaDb {
         self.running = Some(Running::start(server, &self.log()));
     }
 
-    /// Waits until this statement prints this.
+    /// Waits until the output of the statement contains `expected`.
     pub(crate) fn wait_for(&mut self, statement: &str, expected: &str) {
         let mut running = self.running.take().expect("a server that was started");
         running.wait(&self.log(), || {
@@ -127,7 +128,7 @@ fn program() -> Option<PathBuf> {
 impl Server for MariaDb {
     fn create_database(&self) -> String {
         let name = database_name();
-        // In a character set that cannot hold our text: the tables must not depend on it.
+        // A character set that lacks most characters: the service's tables must not depend on the database's default.
         self.sql(&format!(
             "CREATE DATABASE {name} CHARACTER SET latin1; \
              CREATE USER IF NOT EXISTS kms@'127.0.0.1' IDENTIFIED BY 'kms-test'; \

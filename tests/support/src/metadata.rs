@@ -1,18 +1,18 @@
-//! The instance metadata service of EC2 (IMDSv2), as far as it gives credentials.
+//! The part of EC2's instance metadata service (IMDSv2) that returns credentials.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// A metadata service on a free port of the loopback interface. It ends with its process.
+/// A metadata service on a free port of the loopback interface. It runs until the process ends.
 pub struct Metadata {
     port: u16,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Metadata {
-    /// Starts one that gives this access key, with a role called `tester`.
+    /// Starts a service that returns this access key for a role called `tester`.
     pub fn new(access_key: &str, secret_key: &str) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("its address").port();
@@ -32,12 +32,12 @@ impl Metadata {
         Self { port, asked }
     }
 
-    /// The endpoint to configure as that of instance metadata.
+    /// The URL to configure as the endpoint of the metadata service.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// The request lines so far.
+    /// The request lines received so far.
     pub fn asked(&self) -> Vec<String> {
         self.asked.lock().expect("the requests").clone()
     }
@@ -62,7 +62,8 @@ fn serve(client: &TcpStream, requests: &Mutex<Vec<String>>, credentials: &str) {
             _ => (404, ""),
         };
         let answer = format!(
-            "HTTP/1.1 {status} Metadata\r\nx-aws-ec2-metadata-token-ttl-seconds: 21600\r\ncontent-length: {}\r\n\r\n{body}",
+            "HTTP/1.1 {status} Metadata\r\nx-aws-ec2-metadata-token-ttl-seconds: 21600\r\ncontent-length: {}\r\n\r\n\
+            {body}",
             body.len()
         );
         let mut client = client;

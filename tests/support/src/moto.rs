@@ -1,4 +1,4 @@
-//! A private server that answers as AWS KMS does: moto's. It checks neither the states of keys nor signatures.
+//! A private moto server, which implements AWS KMS. It checks neither the states of keys nor signatures.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::process::{Running, free_port};
 
-/// The region of keys unless another is named.
+/// The region of keys if no other is named.
 pub const REGION: &str = "us-east-1";
 
 /// A running moto server.
@@ -20,23 +20,24 @@ pub struct Moto {
     _running: Running,
 }
 
-/// A key that the server made.
+/// A key that the server created.
 #[derive(Clone, Debug)]
 pub struct AwsKey {
     /// The key id, a UUID.
     pub id: String,
-    /// The ARN, as AWS answers it.
+    /// The ARN that the server returned.
     pub arn: String,
 }
 
 impl Moto {
-    /// Starts one, if moto is installed: the program that `KMS_TEST_MOTO` names, else one that `tests/run` installed.
+    /// Starts a server, or returns None if moto is not installed. `KMS_TEST_MOTO` names the program; otherwise the one
+    /// that `tests/run` installs is used.
     pub fn try_new() -> Option<Self> {
         let program = program()?;
         let folder = tempfile::Builder::new().prefix("kms-moto-").tempdir().expect("a temporary folder");
         let (port, log) = (free_port(), folder.path().join("log"));
         let mut command = match rustix::process::geteuid().is_root() {
-            // Ends with the process that started it.
+            // The server ends with the process that started it.
             true => {
                 let mut command = Command::new("setpriv");
                 command.args(["--pdeathsig=KILL", "--"]).arg(program);
@@ -50,40 +51,40 @@ impl Moto {
         Some(Self { port, _folder: folder, _running: running })
     }
 
-    /// The port on loopback that the server listens on.
+    /// The port of the loopback interface on which the server listens.
     pub fn port(&self) -> u16 {
         self.port
     }
 }
 
-/// Calls of administration to a moto server at a port, past any proxy.
+/// Administrative calls to the moto server at this port, without a proxy.
 #[derive(Clone, Copy, Debug)]
 pub struct MotoAdmin(pub u16);
 
 impl MotoAdmin {
-    /// Makes a symmetric encryption key in [`REGION`].
+    /// Creates a symmetric encryption key in [`REGION`].
     pub fn create_key(&self) -> AwsKey {
         self.create_key_in(REGION, &json!({}))
     }
 
-    /// Makes a key with these parameters of CreateKey in a region.
+    /// Creates a key in this region with these parameters of `CreateKey`.
     pub fn create_key_in(&self, region: &str, parameters: &Value) -> AwsKey {
         let answer = self.call(region, "CreateKey", parameters);
         let text = |name: &str| answer["KeyMetadata"][name].as_str().expect("a key").to_owned();
         AwsKey { id: text("KeyId"), arn: text("Arn") }
     }
 
-    /// Lets an alias, `alias/NAME`, stand for a key.
+    /// Creates an alias, `alias/NAME`, of a key.
     pub fn create_alias(&self, alias: &str, key: &AwsKey) {
         self.call(REGION, "CreateAlias", &json!({"AliasName": alias, "TargetKeyId": key.id}));
     }
 
-    /// Lets an alias stand for another key.
+    /// Makes an alias name another key.
     pub fn update_alias(&self, alias: &str, key: &AwsKey) {
         self.call(REGION, "UpdateAlias", &json!({"AliasName": alias, "TargetKeyId": key.id}));
     }
 
-    /// One call of the API of AWS KMS. Panics unless it succeeds.
+    /// Calls the API of AWS KMS. Panics if the call fails.
     pub fn call(&self, region: &str, operation: &str, body: &Value) -> Value {
         let body = body.to_string();
         let head = format!(

@@ -7,7 +7,7 @@ use crate::process::{Running, command, find, folder, free_port, give};
 const USER: &str = "postgres";
 const FOLDERS: [&str; 3] = ["/usr/sbin", "/usr/bin", "/usr/local/bin"];
 
-/// A PgBouncer of the distribution's.
+/// A private instance of the distribution's PgBouncer.
 pub struct PgBouncer {
     _folder: TempDir,
     _running: Running,
@@ -15,8 +15,9 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts one in front of the PostgreSQL server at this port, if PgBouncer is installed. `pool_mode` is `session`,
-    /// `transaction` or `statement`, and `servers` how many sessions of the server it has at most.
+    /// Starts an instance in front of the PostgreSQL server at this port, or returns None if PgBouncer is not
+    /// installed. `pool_mode` is `session`, `transaction` or `statement`; `servers` is the maximum number of sessions
+    /// on the server.
     pub fn try_new(server: u16, pool_mode: &str, servers: u32) -> Option<Self> {
         let program = find("pgbouncer", &FOLDERS)?;
         let (folder, port) = (folder(USER), free_port());
@@ -36,7 +37,7 @@ impl PgBouncer {
         Some(Self { _folder: folder, _running: running, port })
     }
 
-    /// The port on 127.0.0.1 that it listens on.
+    /// The port of 127.0.0.1 on which it listens.
     pub fn port(&self) -> u16 {
         self.port
     }

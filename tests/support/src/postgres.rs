@@ -10,7 +10,7 @@ use crate::{Server, database_name};
 
 const USER: &str = "postgres";
 
-/// A PostgreSQL server of the distribution's.
+/// A private server with the PostgreSQL of the distribution.
 pub struct Postgres {
     folder: TempDir,
     binaries: PathBuf,
@@ -20,7 +20,7 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts one, if PostgreSQL is installed. `arguments` are more for the server.
+    /// Starts a server with additional `arguments`, or returns None if PostgreSQL is not installed.
     pub fn try_new(arguments: &[&str]) -> Option<Self> {
         let binaries = binaries()?;
         let folder = folder(USER);
@@ -38,7 +38,7 @@ impl Postgres {
         Some(server)
     }
 
-    /// The folder with all that is of this server.
+    /// The folder that contains all files of this server.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -47,7 +47,7 @@ impl Postgres {
         self.folder.path().join("log")
     }
 
-    /// Executes statements as its administrator, in this database; answers what they print.
+    /// Executes statements as the administrator in this database and returns their output.
     pub fn sql(&self, database: &str, statements: &str) -> String {
         let output = self.client(database, statements).output().expect("psql");
         assert!(output.status.success(), "{statements}: {}", String::from_utf8_lossy(&output.stderr));
@@ -63,7 +63,7 @@ impl Postgres {
     }
 }
 
-/// Debian keeps them beside the path, a folder for every version: the newest is taken.
+/// The programs of the newest version. Debian has a folder for each version, which is not in `PATH`.
 fn binaries() -> Option<PathBuf> {
     let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -87,7 +87,7 @@ impl Server for Postgres {
     }
     fn kill(&mut self) {
         self.running = None;
-        // The processes of its sessions see that it is gone, and end; until then it cannot be started again.
+        // The server can be started again only when the processes of its sessions have noticed and ended.
         std::thread::sleep(std::time::Duration::from_millis(500));
     }
     fn start(&mut self) {

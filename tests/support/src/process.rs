@@ -1,4 +1,4 @@
-//! Starting, watching and ending a server's process.
+//! Starts, watches and ends the process of a server.
 
 use std::collections::hash_map::RandomState;
 use std::fs::File;
@@ -13,15 +13,15 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// How long a server may take until it answers.
+/// Upper limit for the wait until a server answers.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A port that was free a moment ago: below those that systems give to outgoing connections, of which there are many
-/// while tests run, and not one that this process was told before.
+/// A port that is currently free. It is below the range of outgoing connections, of which there are many while tests
+/// run, and this process has not used it before.
 pub fn free_port() -> u16 {
     const PORTS: std::ops::Range<u16> = 10_000..32_000;
     static NEXT: OnceLock<AtomicU16> = OnceLock::new();
-    // Somewhere: other processes look for ports too.
+    // A random start, because other processes search for ports too.
     let next = NEXT.get_or_init(|| AtomicU16::new(RandomState::new().build_hasher().finish() as u16));
     for _ in PORTS {
         let port = PORTS.start + next.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start);
@@ -32,7 +32,7 @@ pub fn free_port() -> u16 {
     panic!("no port is free")
 }
 
-/// A folder of this user's own.
+/// A temporary folder that belongs to the user of the server.
 pub(crate) fn folder(user: &str) -> TempDir {
     let folder = tempfile::Builder::new().prefix("kms-server-").tempdir().expect("a temporary folder");
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).expect("its mode");
@@ -42,14 +42,14 @@ pub(crate) fn folder(user: &str) -> TempDir {
     folder
 }
 
-/// Gives a file to the owner of a folder, and to nobody else.
+/// Makes the owner of a folder the owner of a file, which only that user can then read.
 pub(crate) fn give(file: &Path, folder: &Path) {
     let owner = std::fs::metadata(folder).expect("the folder");
     std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).expect("the file's mode");
     chown(file, Some(owner.uid()), Some(owner.gid())).expect("the file's owner");
 }
 
-/// The ids of the user that a server is to run as: only root needs another, since servers refuse to run as root.
+/// The user and group ids for a server, if the tests run as root: servers refuse to run as root.
 fn account(user: &str) -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
@@ -60,10 +60,10 @@ fn account(user: &str) -> Option<(u32, u32)> {
     Some((fields.next()??, fields.next()??))
 }
 
-/// A command that runs as this user, and that ends with the process that started it.
+/// A command that runs as this user and ends with the process that started it.
 pub(crate) fn command(program: &Path, user: &str) -> Command {
     let mut command = match account(user) {
-        // Told by number: a name would be looked up by a service that need not be there.
+        // Numeric ids, because looking up a name may need a service that is not running.
         Some((uid, gid)) => {
             let mut command = Command::new("setpriv");
             command.args([format!("--reuid={uid}"), format!("--regid={gid}")]);
@@ -76,14 +76,14 @@ pub(crate) fn command(program: &Path, user: &str) -> Command {
     command
 }
 
-/// The first of these that is there.
+/// The first of these paths that exists.
 pub(crate) fn find(name: &str, folders: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).collect::<Vec<_>>();
     folders.iter().map(PathBuf::from).chain(on_path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// Runs a command to its end; what it printed is shown if it fails.
+/// Runs a command to its end. Panics with its output if it fails.
 pub(crate) fn run(mut command: Command) {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let text = [output.stdout, output.stderr].concat();
@@ -95,7 +95,8 @@ pub(crate) fn succeeds(mut command: Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
-/// Spawns from a thread that lives as long as this process: the kernel ends such a child with the thread it came from.
+/// Spawns from a thread that lives as long as this process, because the kernel ends such a child with the thread that
+/// started it.
 fn spawn(command: Command) -> Child {
     type Order = (Command, mpsc::Sender<std::io::Result<Child>>);
     static SPAWNER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();

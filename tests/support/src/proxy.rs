@@ -1,4 +1,4 @@
-//! A proxy between a client and a server that can drop connections at a bad moment.
+//! A proxy between a client and a database server, which can cut connections around a commit.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread;
 
-/// What happens to the answers of the server.
+/// The behavior of the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Mode {
@@ -61,7 +61,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.closed.store(true, Ordering::SeqCst);
-        // Wakes the thread that listens.
+        // Wakes the listening thread.
         let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
     }
 }
@@ -77,7 +77,7 @@ fn join(client: TcpStream, server: TcpStream, mode: &Arc<AtomicU8>) {
     }
 }
 
-/// Whether there is such a word in it, and not only as a part of another (`READ COMMITTED`).
+/// Whether the bytes contain `COMMIT` as a word, not as a part of another one (`READ COMMITTED`).
 fn commits(request: &[u8]) -> bool {
     let begins = |at: &usize| request[*at..].starts_with(b"COMMIT");
     (0..request.len()).filter(begins).any(|at| !request.get(at + 6).is_some_and(u8::is_ascii_alphabetic))
@@ -91,7 +91,7 @@ fn forward(mut from: TcpStream, mut to: TcpStream, mode: &AtomicU8, is_request: 
             Ok(length) => length,
         };
         if mode.load(Ordering::SeqCst) == Mode::Freeze as u8 {
-            // Kept open, and silent.
+            // The connections stay open and silent.
             thread::sleep(std::time::Duration::from_secs(60));
             break;
         }
@@ -103,11 +103,11 @@ fn forward(mut from: TcpStream, mut to: TcpStream, mode: &AtomicU8, is_request: 
         }
         let cuts = taken(Mode::CutAfterCommit);
         if cuts {
-            // The answer must not get through: the client's side goes first.
+            // The client's side is closed first, so that the response does not pass.
             let _ = from.shutdown(Shutdown::Both);
         }
         if to.write_all(&buffer[..length]).is_err() || cuts {
-            // Time for the server to have it done.
+            // Gives the server time to complete the commit.
             thread::sleep(std::time::Duration::from_millis(if cuts { 50 } else { 0 }));
             break;
         }
