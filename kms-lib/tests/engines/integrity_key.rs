@@ -5,21 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::common::{Place, ROOT_KEY, actor, admin, check_usable, code, last_record, whole_log};
+use crate::two_root_keys::{NEXT, both, next};
 use kms_lib::{
-    AuditContext, Config, Context, ErrorCode, Kms, NewGrant, NewKey, NewToken, Permission, RetireOptions, Role,
-    RootKeyJob, RootKeySource, RootKeyState, Session,
+    AuditContext, Context, ErrorCode, Kms, NewGrant, NewKey, NewToken, Permission, RetireOptions, Role, RootKeyJob,
+    RootKeyState, Session,
 };
-
-const NEXT: [u8; 32] = [8; 32];
-
-fn next() -> RootKeySource {
-    crate::common::output::secret(&NEXT);
-    RootKeySource::from_bytes(NEXT)
-}
-
-fn both(place: &Place) -> Config {
-    place.config().add_root_key_bytes(NEXT)
-}
 
 /// Creates rows of every kind.
 async fn fill(session: &Session) {
@@ -42,7 +32,7 @@ async fn integrity_keys(place: &Place) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_is_sealed_anew() {
+async fn everything_is_resealed() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
@@ -180,7 +170,7 @@ async fn other_nodes_follow() {
 
 /// A revoked row is restored with the seal of the former key: it counts neither during resealing nor later.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_of_the_former_key_that_is_put_back() {
+async fn a_restored_row_sealed_under_the_former_key_is_not_used() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
@@ -204,7 +194,7 @@ async fn a_row_of_the_former_key_that_is_put_back() {
 
 /// The replacement begins with a verification, so tampered rows are not resealed.
 #[tokio::test(flavor = "multi_thread")]
-async fn altered_rows_are_not_sealed_anew() {
+async fn altered_rows_are_not_resealed() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
@@ -252,7 +242,7 @@ async fn wrappings_and_their_marks() {
 
 /// An idempotent request from before the replacement is refused rather than executed a second time.
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_from_before() {
+async fn idempotency_keys_from_before_conflict() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
@@ -273,7 +263,7 @@ async fn requests_from_before() {
 
 /// Follows docs/operations.md, "Replacing a root key that leaked", from beginning to end.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_root_key_that_leaked_is_retired() {
+async fn a_leaked_root_key_is_retired() {
     let place = Place::new();
     let kms = Kms::open(both(&place)).await.unwrap();
     let session = admin(&kms);
