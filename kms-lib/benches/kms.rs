@@ -193,8 +193,8 @@ enum Value {
     Ciphertext(Vec<u8>),
 }
 
-const COLUMNS: &str = "seq, id, timestamp, actor, role, action, status, request_id, key_id, key_version, details, \
-                       prev_hash, hash, format";
+const COLUMNS: &str = "seq, timestamp, actor, role, action, status, request_id, key_id, key_version, details, \
+                       hash, format";
 
 async fn raw(file: &Path) -> SqliteConnection {
     SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(file)).await.unwrap()
@@ -207,10 +207,10 @@ async fn sample(file: &Path) -> Vec<Sample> {
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&mut connection).await.unwrap();
     rows.iter()
         .map(|row| {
-            (0..14)
+            (0..12)
                 .map(|column| match column {
-                    0 | 2 | 9 | 13 => row.get::<Option<i64>, _>(column).map(Value::Int),
-                    1 | 8 | 11 | 12 => row.get::<Option<Vec<u8>>, _>(column).map(Value::Ciphertext),
+                    0 | 1 | 8 | 11 => row.get::<Option<i64>, _>(column).map(Value::Int),
+                    7 | 10 => row.get::<Option<Vec<u8>>, _>(column).map(Value::Ciphertext),
                     _ => row.get::<Option<String>, _>(column).map(Value::Text),
                 })
                 .collect()
@@ -218,23 +218,20 @@ async fn sample(file: &Path) -> Vec<Sample> {
         .collect()
 }
 
-/// Rows per second of a bare client that inserts the same rows into the same table with the same indexes, through the
-/// same library as the service.
+/// Rows per second of a bare client that inserts the same rows into the same table, through the same library as the
+/// service.
 fn insert_bare(file: &Path, rows: &[Sample], transaction: usize, count: usize) -> f64 {
     let connection = rusqlite::Connection::open(file).unwrap();
     connection
         .execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;
-             CREATE TABLE audit_logs (seq INTEGER NOT NULL PRIMARY KEY, id BLOB NOT NULL, timestamp INTEGER NOT NULL,
+             CREATE TABLE audit_logs (seq INTEGER NOT NULL PRIMARY KEY, timestamp INTEGER NOT NULL,
              actor TEXT NOT NULL, role TEXT NOT NULL, action TEXT NOT NULL, status TEXT NOT NULL, request_id TEXT,
-             key_id BLOB, key_version INTEGER, details TEXT, prev_hash BLOB NOT NULL, hash BLOB NOT NULL,
-             format INTEGER NOT NULL);
-             CREATE INDEX audit_logs_key ON audit_logs (key_id, seq);
-             CREATE INDEX audit_logs_actor ON audit_logs (actor, seq)",
+             key_id BLOB, key_version INTEGER, details TEXT, hash BLOB NOT NULL, format INTEGER NOT NULL)",
         )
         .unwrap();
     let by = transaction.min(64);
-    let one = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    let one = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     let sql = format!("INSERT INTO audit_logs ({COLUMNS}) VALUES {one}{}", format!(", {one}").repeat(by - 1));
     let begun = Instant::now();
     let mut seq = 0i64;
@@ -245,8 +242,8 @@ fn insert_bare(file: &Path, rows: &[Sample], transaction: usize, count: usize) -
             for place in 0..by {
                 seq += 1;
                 let row = &rows[usize::try_from(seq).unwrap() % rows.len()];
-                insert.raw_bind_parameter(14 * place + 1, seq).unwrap();
-                for (place, value) in (14 * place + 2..).zip(&row[1..]) {
+                insert.raw_bind_parameter(12 * place + 1, seq).unwrap();
+                for (place, value) in (12 * place + 2..).zip(&row[1..]) {
                     match value {
                         None => insert.raw_bind_parameter(place, rusqlite::types::Null),
                         Some(Value::Int(n)) => insert.raw_bind_parameter(place, n),
@@ -352,10 +349,10 @@ async fn scan_bare(file: &Path) -> f64 {
     let mut count = 0u64;
     let mut rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch(&mut connection);
     while let Some(row) = rows.try_next().await.unwrap() {
-        for column in 0..14 {
+        for column in 0..12 {
             match column {
-                0 | 2 | 9 | 13 => drop(black_box(row.get::<Option<i64>, _>(column))),
-                1 | 8 | 11 | 12 => drop(black_box(row.get::<Option<Vec<u8>>, _>(column))),
+                0 | 1 | 8 | 11 => drop(black_box(row.get::<Option<i64>, _>(column))),
+                7 | 10 => drop(black_box(row.get::<Option<Vec<u8>>, _>(column))),
                 _ => drop(black_box(row.get::<Option<String>, _>(column))),
             }
         }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use kms_test_support::{Galera, MariaDb, Postgres, Server};
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, PgConnection};
 
-const COLUMNS: &str = "seq, id, timestamp, actor, role, action, status, request_id, key_id, key_version, details, \
-                       prev_hash, hash, format";
+const COLUMNS: &str = "seq, timestamp, actor, role, action, status, request_id, key_id, key_version, details, \
+                       hash, format";
 const NODE: &str = "KMS_BENCH_NODE_URL";
 const SECONDS: &str = "KMS_BENCH_NODE_SECONDS";
 
@@ -155,15 +155,14 @@ macro_rules! bare {
             sqlx::raw_sql("DROP TABLE IF EXISTS bare").execute(&mut connection).await.unwrap();
             sqlx::raw_sql($copy).execute(&mut connection).await.unwrap();
             let record: Record = sqlx::query_as(AssertSqlSafe(format!(
-                "SELECT id, timestamp, key_id, key_version, details, prev_hash, hash FROM audit_logs \
-                 WHERE action = 'ENCRYPT' LIMIT 1"
+                "SELECT timestamp, key_id, key_version, details, hash FROM audit_logs WHERE action = 'ENCRYPT' LIMIT 1"
             )))
             .fetch_one(&mut connection)
             .await
             .unwrap();
             let mark: fn(usize) -> String = $mark;
             let values = (0..rows)
-                .map(|row| format!("({})", (1..=14).map(|i| mark(row * 14 + i)).collect::<Vec<_>>().join(", ")))
+                .map(|row| format!("({})", (1..=12).map(|i| mark(row * 12 + i)).collect::<Vec<_>>().join(", ")))
                 .collect::<Vec<_>>()
                 .join(", ");
             let insert = format!("INSERT INTO bare ({COLUMNS}) VALUES {values}");
@@ -174,10 +173,10 @@ macro_rules! bare {
                 let mut query = sqlx::query(AssertSqlSafe(insert.clone()));
                 for _ in 0..rows {
                     seq += 1;
-                    let (id, timestamp, key_id, version, details, prev, hash) = record.clone();
-                    query = query.bind(seq).bind(id).bind(timestamp).bind("bench").bind("admin").bind("ENCRYPT");
+                    let (timestamp, key_id, version, details, hash) = record.clone();
+                    query = query.bind(seq).bind(timestamp).bind("bench").bind("admin").bind("ENCRYPT");
                     query = query.bind("SUCCESS").bind(None::<String>).bind(key_id).bind(version).bind(details);
-                    query = query.bind(prev).bind(hash).bind(2i64);
+                    query = query.bind(hash).bind(2i64);
                 }
                 query.execute(&mut connection).await.unwrap();
                 sqlx::raw_sql("COMMIT").execute(&mut connection).await.unwrap();
@@ -187,7 +186,7 @@ macro_rules! bare {
     };
 }
 
-type Record = (Vec<u8>, i64, Vec<u8>, i64, String, Vec<u8>, Vec<u8>);
+type Record = (i64, Vec<u8>, i64, String, Vec<u8>);
 
 bare!(mysql, MySqlConnection, "CREATE TABLE bare LIKE audit_logs", |_| "?".into());
 bare!(postgres, PgConnection, "CREATE TABLE bare (LIKE audit_logs INCLUDING ALL)", |i| format!("${i}"));

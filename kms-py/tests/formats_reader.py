@@ -130,6 +130,10 @@ class Store:
         assert hkdf(material, b"", info) == fingerprint
         return material
 
+    def log_rows(self) -> Iterable[tuple[int, bytes]]:
+        """Number and stored hash of every record, oldest first."""
+        return self._database.execute("SELECT seq, hash FROM audit_logs ORDER BY seq").fetchall()
+
     def imported_logs(self) -> dict[str, list[bytes]]:
         """The rows of every imported log as they are stored, in their order."""
         logs: dict[str, list[bytes]] = {}
@@ -233,12 +237,20 @@ def decrypt_stream(stream: bytes, version: Version, context: dict[str, str]) -> 
 
 def record_hash(log: UUID, record: dict[str, Any]) -> bytes:
     """The hash of a record, from the members of a line of an export."""
-    names = {"action", "actor", "details", "id", "keyId", "keyVersion", "requestId", "role", "status"}
+    names = {"action", "actor", "details", "keyId", "keyVersion", "requestId", "role", "status"}
     body = {name: record[name] for name in names if record.get(name) is not None}
     digest = hashlib.sha256(b"kms-audit-body/v2\0" + canonical(body)).digest()
     place = struct.pack(">QQ", record["seq"], record["micros"])
     header = b"kms-audit/v2\0" + log.bytes + place + bytes.fromhex(record["prevHash"]) + digest
     return hashlib.sha256(b"\0" + header).digest()
+
+
+def record_id(record_hash: bytes) -> UUID:
+    """The id of the record with this hash."""
+    raw = bytearray(record_hash[:16])
+    raw[6] = raw[6] & 0x0F | 0x80
+    raw[8] = raw[8] & 0x3F | 0x80
+    return UUID(bytes=bytes(raw))
 
 
 def root(leaves: list[bytes]) -> bytes:

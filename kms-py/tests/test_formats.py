@@ -19,6 +19,7 @@ from formats_reader import (
     older_hash,
     open_checkpoint,
     record_hash,
+    record_id,
     root,
 )
 from mini_kms import AuditRecord, Kms
@@ -96,6 +97,8 @@ def test_a_reader_made_from_the_documentation_reads_a_store(tmp_path: Path) -> N
         assert (record["seq"], record["prevHash"]) == (number, previous)
         previous = record_hash(store.log, record).hex()
         assert previous == record["hash"]
+        assert record["id"] == str(record_id(bytes.fromhex(previous)))
+    assert list(store.log_rows()) == [(record["seq"], bytes.fromhex(record["hash"])) for record in records]
     size, expected = open_checkpoint(checkpoint, verifier_key)
     assert root([bytes.fromhex(record["hash"]) for record in records[:size]]) == expected
     store.close()

@@ -15,8 +15,6 @@ pub const FORMAT: u8 = 2;
 /// The fields of a record that do not depend on its place in the log.
 #[derive(Clone, Copy, Debug)]
 pub struct Body<'a> {
-    /// The record's identifier.
-    pub id: RecordId,
     /// The principal that acted.
     pub actor: &'a str,
     /// The role in which it acted.
@@ -38,7 +36,6 @@ pub struct Body<'a> {
 impl<'a> From<&'a AuditRecord> for Body<'a> {
     fn from(row: &'a AuditRecord) -> Self {
         Self {
-            id: row.id,
             actor: &row.actor,
             role: &row.role,
             action: &row.action,
@@ -63,9 +60,6 @@ impl Body<'_> {
             out.push_str(",\"details\":");
             out.push_str(details);
         }
-        out.push_str(",\"id\":\"");
-        self.id.write_to(out);
-        out.push('"');
         if let Some(key) = self.key_id {
             out.push_str(",\"keyId\":\"");
             key.write_to(out);
@@ -113,6 +107,15 @@ pub fn record_hash(log: LogId, seq: u64, timestamp: Timestamp, prev: &[u8; 32], 
     hash.finalize().into()
 }
 
+/// The identifier of the record with this hash: the first 16 bytes of the hash as a UUID of version 8 (RFC 9562).
+pub fn record_id(hash: &[u8; 32]) -> RecordId {
+    let mut id = [0; 16];
+    id.copy_from_slice(&hash[..16]);
+    id[6] = id[6] & 0x0f | 0x80;
+    id[8] = id[8] & 0x3f | 0x80;
+    RecordId::from_bytes(id)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -122,7 +125,6 @@ mod tests {
     #[test]
     fn the_body_is_canonical() {
         let body = Body {
-            id: RecordId::from_bytes([1; 16]),
             actor: "al\"ice\n",
             role: "app",
             action: "ENCRYPT",
@@ -137,11 +139,11 @@ mod tests {
         let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(crate::audit::canonical::canonical(&parsed).unwrap(), text);
         // Computed with Python's hashlib.
-        assert_eq!(hex(&body.digest()), "55118a9ae2416468e472f4b476aa350502aaccdf2adbb5f231bc0e193598bf8b");
+        assert_eq!(hex(&body.digest()), "55feb579109a00fce1eaca9fa1be322f046ccfe749b74aa58e5875f877ecf9ea");
         let mut bare = String::new();
         Body { request_id: None, key_id: None, key_version: None, details: None, ..body }.write_canonical(&mut bare);
         let parsed: serde_json::Value = serde_json::from_str(&bare).unwrap();
-        assert_eq!(parsed.as_object().unwrap().len(), 5);
+        assert_eq!(parsed.as_object().unwrap().len(), 4);
         assert_eq!(crate::audit::canonical::canonical(&parsed).unwrap(), bare);
     }
 

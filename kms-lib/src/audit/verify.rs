@@ -8,7 +8,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::legacy::{SealedLog, sealed_log};
-use super::record::{Body, FORMAT, record_hash};
+use super::record::{Body, FORMAT, record_hash, record_id};
 use super::signing_keys::Link;
 use super::tree::Frontier;
 use crate::types::audit::{Action, AuditRecord, Status};
@@ -42,9 +42,10 @@ pub enum Finding {
     },
     /// A record cannot be read: a column has a type or length that was never written.
     Unreadable,
-    /// The record does not name the hash of the one before it.
+    /// The record of an export does not name the hash of the one before it.
     BrokenLink,
-    /// The record's fields do not yield its hash: it was altered.
+    /// The record's fields and the hash of the record before it do not yield its hash: it was altered, or the record
+    /// before it was replaced.
     HashMismatch,
     /// The record is older than the one before it.
     TimeBackwards,
@@ -169,7 +170,10 @@ impl fmt::Display for Fault {
             Finding::UnknownFormat { format } => write!(f, "record {seq} has the unknown format {format}"),
             Finding::Unreadable => write!(f, "record {seq} cannot be read"),
             Finding::BrokenLink => write!(f, "record {seq} does not name the hash of the record before it"),
-            Finding::HashMismatch => write!(f, "record {seq} was altered: its fields do not match its hash"),
+            Finding::HashMismatch => write!(
+                f,
+                "record {seq} was altered, or the one before it was replaced: its fields do not match its hash"
+            ),
             Finding::TimeBackwards => write!(f, "record {seq} is older than the record before it"),
             Finding::TailMissing { expected } => {
                 write!(f, "the records from {seq} on are missing; the signed head counts {expected}")
@@ -348,7 +352,8 @@ fn check(
     // The record's own fields are checked before its predecessor, so that findings do not depend on the borders of
     // chunks.
     let body = Body::from(row).digest_with(buffer);
-    if record_hash(log, row.seq, row.timestamp, &row.prev_hash, &body) != row.hash {
+    let hash = record_hash(log, row.seq, row.timestamp, &row.prev_hash, &body);
+    if hash != row.hash || record_id(&hash) != row.id {
         return Some(Finding::HashMismatch);
     }
     let (_, hash, timestamp) = before?;

@@ -15,13 +15,14 @@ use crate::ledger::{Details, Draft, HeadKeys, changed_rows, wrapping_seals};
 use crate::storage::Connection;
 use crate::storage::tables::entities::{self, RowSeals};
 use crate::storage::tables::secrets::ServiceKeyRow;
-use crate::storage::tables::{audit, head, usage};
+use crate::storage::tables::{audit, head};
 use crate::types::actor::Actor;
 use crate::types::audit::{Action, AuditRecord, Head, Status};
 use crate::types::change::Change;
 use crate::types::error::Result;
-use crate::types::ids::{LogId, RecordId, RootKeyId, ServiceKeyId};
+use crate::types::ids::{LogId, RootKeyId, ServiceKeyId};
 use crate::types::root_key::{RootKeyGeneration, RootKeyState, ServiceKey, ServiceKeyKind, ServiceKeyState};
+use crate::types::tallies::Tallies;
 use crate::types::time::Timestamp;
 
 /// Creates the log and the service's own keys in one transaction, unless another process was first.
@@ -164,7 +165,6 @@ async fn first_record(
     let mut details = Details::default();
     details.text("verifierKey", &keys.verifier_key()).raw("rows", changed_rows(changes)?);
     let draft = Draft {
-        id: RecordId::random(),
         actor: Actor::internal("system"),
         action: Action::StoreCreate,
         key_id: None,
@@ -176,7 +176,7 @@ async fn first_record(
     let hash = crate::audit::record::record_hash(log, 1, now, &prev_hash, rendered.digest());
     let record = AuditRecord {
         seq: 1,
-        id: draft.id,
+        id: crate::audit::record::record_id(&hash),
         timestamp: now,
         actor: draft.actor.principal().into(),
         role: draft.actor.role().as_str().into(),
@@ -200,11 +200,10 @@ async fn first_record(
         revision: 1,
         frontier: tree.roots().to_vec(),
         checkpoint: String::new(),
+        tallies: Tallies::default(),
     };
+    head.tallies.add(now.hour(), draft.action.as_str(), Status::Success.as_str(), 1);
     keys.sign(&mut head, Some(rows))?;
-    let mut statements = audit::insert(vec![record]);
-    let count = (now.hour(), draft.action.as_str(), Status::Success.as_str(), 1);
-    statements.extend(usage::count_up(connection.dialect(), [count]));
-    connection.execute_all(statements).await?;
+    connection.execute_all(audit::insert(vec![record])).await?;
     head::insert(connection, &head).await
 }

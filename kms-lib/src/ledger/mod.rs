@@ -3,6 +3,7 @@
 mod batches;
 mod budget;
 mod counters;
+mod counting;
 mod details;
 mod disk_space;
 mod head_check;

@@ -17,7 +17,7 @@ use super::skew;
 use super::sound::Soundness;
 use super::submission::{Entry, Outcome, Rendered, Submission, Use};
 use super::wrappings::WrappingChanges;
-use crate::audit::record::{FORMAT, record_hash};
+use crate::audit::record::{FORMAT, record_hash, record_id};
 use crate::audit::tree::Frontier;
 use crate::catalog::{Overlay, Snapshot, Trust};
 use crate::envelope::Seals;
@@ -310,7 +310,7 @@ impl Planner<'_> {
         }
         self.plan.rows.push(AuditRecord {
             seq,
-            id: draft.id,
+            id: record_id(&hash),
             timestamp: time,
             actor: draft.actor.principal().to_owned(),
             role: draft.actor.role().as_str().to_owned(),

@@ -16,7 +16,7 @@ use crate::types::attempt::Attempt;
 use crate::types::audit::{Action, Receipt, Status};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode};
-use crate::types::ids::{KeyId, RecordId};
+use crate::types::ids::KeyId;
 use crate::types::time::Timestamp;
 
 /// The cost of a record or row in bytes, in addition to its text.
@@ -27,8 +27,6 @@ const DECISION_COST: usize = 64;
 /// An audit record that has no place in the log yet.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// The id of the record, chosen before it has a sequence number.
-    pub id: RecordId,
     /// The actor that requested the operation.
     pub actor: Actor,
     /// The action that the record describes.
@@ -68,10 +66,8 @@ impl Draft {
 
     /// Like [`render`](Self::render), with other details than the draft's own.
     pub(super) fn render_with(&self, details: &Details, status: Status) -> Rendered {
-        let id = self.id;
         let details = details.render();
         let body = Body {
-            id,
             actor: self.actor.principal(),
             role: self.actor.role().as_str(),
             action: self.action.as_str(),

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::counting::Counting;
 use super::head_check::Base;
 use super::idempotency::{BATCH_ANSWER_BYTES, kept_among};
 use super::import_runs::{import_states, keep_import_states};
@@ -24,7 +25,6 @@ use crate::types::audit::{Head, StoredCheckpoint};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
-use crate::types::limits::ENCRYPTIONS_MAX;
 use crate::types::root_key::Wrapped;
 
 /// A checkpoint of the log is stored for every 8,192 records.
@@ -178,19 +178,17 @@ impl Writer {
     /// Writes the parts that every batch has: uses of versions, records, counters, the signed head. Returns the
     /// versions whose use could not be counted, for any reason: if there are any, nothing of this may be committed.
     async fn write_log(&self, connection: &mut dyn Connection, plan: &mut Plan, base: &Base) -> Result<Vec<Version>> {
+        let (indexed, to_index) = (audit::indexed_of(base.head.seq), audit::indexed_of(plan.head.seq));
+        let counting = Counting { exhausted: &self.exhausted, now: base.now, empties: to_index > indexed };
+        let counted = match counting.count(connection, plan).await? {
+            Ok(counted) => counted,
+            Err(uncounted) => return Ok(uncounted),
+        };
         plan.keys.clone().unwrap_or_else(|| self.signer.keys()).sign(&mut plan.head, plan.standing)?;
-        let used: Vec<Version> = plan.uses.keys().copied().collect();
         // The large statements come first, so that the rest can be sent to the engine together.
         let mut statements = audit::insert(std::mem::take(&mut plan.rows));
         let inserts = statements.len();
-        for (&(key, version), &encryptions) in &plan.uses {
-            // Uses of a version that is known to be exhausted were released before that was known.
-            let known = self.exhausted.contains(&(key, version));
-            let limit = if known { i64::MAX.unsigned_abs() } else { ENCRYPTIONS_MAX };
-            statements.push(usage::count_version(key, version, encryptions, base.now, limit));
-        }
-        let counts = plan.counts.iter().map(|(&(hour, action, status), &count)| (hour, action, status, count));
-        statements.extend(usage::count_up(connection.dialect(), counts));
+        statements.extend(counted.statements);
         let head = &plan.head;
         let is_kept = plan.signing_key.as_ref().is_some_and(|replacement| replacement.state.seq == head.seq);
         if !is_kept && head.seq / CHECKPOINT_EVERY > base.head.seq / CHECKPOINT_EVERY {
@@ -202,13 +200,25 @@ impl Writer {
             };
             statements.push(audit::insert_checkpoint(&checkpoint));
         }
-        statements.push(head::update(head));
-        let changed = connection.execute_all(statements).await?;
-        if changed.last() != Some(&1) {
-            return Err(corrupt("the head of the log is missing"));
+        if to_index > indexed {
+            statements.extend(audit::index(indexed, to_index));
         }
-        let counted = used.into_iter().zip(changed.iter().skip(inserts));
-        Ok(counted.filter(|(_, rows)| **rows != 1).map(|(version, _)| version).collect())
+        statements.push(head::update(head, &counted.in_head));
+        let changed = connection.execute_all(statements).await?;
+        let mut uncounted = Vec::new();
+        if changed.last() != Some(&1) {
+            for (key, version) in counted.in_head {
+                if !entities::is_counted(connection, key, version).await? {
+                    uncounted.push((key, version));
+                }
+            }
+            if uncounted.is_empty() {
+                return Err(corrupt("the head of the log is missing"));
+            }
+        }
+        let in_rows = counted.in_rows.into_iter().zip(changed.iter().skip(inserts));
+        uncounted.extend(in_rows.filter(|(_, rows)| **rows != 1).map(|(version, _)| version));
+        Ok(uncounted)
     }
 }
 

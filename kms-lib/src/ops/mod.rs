@@ -167,8 +167,11 @@ impl Session {
         let connection = connection.as_mut();
         // A record's time may be slightly ahead of this clock.
         let hour = now.plus_seconds(60).hour();
-        let day = usage::sums(connection, now.hour() - 24, hour).await?;
-        let month = usage::sums(connection, now.minus_days(30).hour(), hour).await?;
+        connection.begin_read().await?;
+        let day = usage::sums(connection, now.hour() - 24, hour).await;
+        let month = usage::sums(connection, now.minus_days(30).hour(), hour).await;
+        connection.rollback().await?;
+        let (day, month) = (day?, month?);
         let due = usage::due(connection, Due::Rotation, now, ALERTS).await?;
         let soon = now.plus_days(SOON_DAYS);
         let ending = usage::windows_ending(connection, now, soon, now.minus_days(SOON_DAYS), ALERTS).await?;

@@ -5,7 +5,6 @@ use crate::ledger::{Details, Draft, Entry, Lane, Outcome, Verdict};
 use crate::types::attempt::Operation;
 use crate::types::audit::Action;
 use crate::types::error::{ErrorCode, Result};
-use crate::types::ids::RecordId;
 use crate::verification::{AnchorReport, anchors};
 
 /// The maximum length of a recorded reason, in bytes.
@@ -52,14 +51,8 @@ impl Session {
         let (decision, revision) = self.decide(&attempt);
         details.text("error", code.as_str());
         details.decision(&decision, revision).source(&attempt);
-        let draft = Draft {
-            id: RecordId::random(),
-            actor: self.actor.clone(),
-            action: Action::AuditAnchor,
-            key_id: None,
-            key_version: None,
-            details,
-        };
+        let draft =
+            Draft { actor: self.actor.clone(), action: Action::AuditAnchor, key_id: None, key_version: None, details };
         let entry = Entry {
             verdict: Verdict::Failed(code),
             attempts: vec![attempt],

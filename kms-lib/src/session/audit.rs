@@ -141,12 +141,13 @@ impl Session {
         self.shared.ledger.seen().check_writable()?;
         connection.check_schema_change().await?;
         let last = audit::last_seq(connection.as_mut()).await?;
-        let mut ranges = ranges(connection.as_mut(), query, last).await?;
+        let indexed = indexed(connection.as_mut()).await?;
+        let mut ranges = split(ranges(connection.as_mut(), query, last).await?, indexed);
         if !query.oldest_first {
             ranges.reverse();
         }
         let mut records = Vec::new();
-        for (mut first, mut end) in ranges {
+        for (mut first, mut end, is_indexed) in ranges {
             match cursor {
                 Some(cursor) if query.oldest_first => first = first.max(cursor.saturating_add(1)),
                 Some(cursor) => end = end.min(cursor.saturating_sub(1)),
@@ -166,8 +167,10 @@ impl Session {
                 ascending: query.oldest_first,
                 limit: limit + 1 - records.len(),
             };
-            let (found, last) = audit::select_among(connection.as_mut(), &selection, LOOKED_AT).await?;
-            hold_against_table(connection.as_mut(), &selection, &found).await?;
+            let (found, last) = audit::select_among(connection.as_mut(), &selection, is_indexed, LOOKED_AT).await?;
+            if is_indexed {
+                hold_against_table(connection.as_mut(), &selection, &found).await?;
+            }
             records.extend(found);
             if let Some(last) = last.filter(|_| records.len() <= limit) {
                 return Ok(Page { items: records, next_cursor: Some(last.to_string()) });
@@ -277,9 +280,22 @@ impl Session {
     }
 }
 
-/// Compares the result of an index with the table. Every record found must match the selection, and the nearest
-/// matching records of the table, up to a bound, must all be in the result. Older records missing from an index are
-/// found by a verification.
+/// The number of records that the indexes have, according to the head: records that an attacker appended do not count.
+async fn indexed(connection: &mut dyn Connection) -> Result<u64> {
+    Ok(audit::indexed_of(head::read(connection).await?.map_or(0, |head| head.seq)))
+}
+
+/// Splits ranges at the end of the indexes. Returns each range with whether the indexes have its records.
+fn split(ranges: Vec<(u64, u64)>, indexed: u64) -> Vec<(u64, u64, bool)> {
+    let parts = |(first, end): (u64, u64)| {
+        let parts = [(first, end.min(indexed), true), (first.max(indexed + 1), end, false)];
+        parts.into_iter().filter(|(first, end, _)| first <= end)
+    };
+    ranges.into_iter().flat_map(parts).collect()
+}
+
+/// Compares the result of an index with the table: the nearest matching records of the table, up to a bound, must all
+/// be in the result. Older records missing from an index are found by a verification.
 async fn hold_against_table(
     connection: &mut dyn Connection,
     selection: &Selection,
@@ -291,16 +307,9 @@ async fn hold_against_table(
     let damaged = |seq: u64| {
         Err(Error::new(
             ErrorCode::StoreCorrupt,
-            format!("an index of audit_logs does not match record {seq}; verify the log, then rebuild the index"),
+            format!("an index of the log lacks record {seq}; verify the log, then rebuild the index"),
         ))
     };
-    let is_asked_for = |row: &AuditRecord| {
-        selection.actor.as_ref().is_none_or(|actor| *actor == row.actor)
-            && selection.key.is_none_or(|key| row.key_id == Some(key))
-    };
-    if let Some(row) = found.iter().find(|row| !is_asked_for(row)) {
-        return damaged(row.seq);
-    }
     for seq in audit::matching_near(connection, selection, HELD).await? {
         if found.len() < selection.limit && found.iter().all(|row| row.seq != seq) {
             return damaged(seq);
@@ -345,16 +354,21 @@ async fn ranges(connection: &mut dyn Connection, query: &AuditQuery, last: u64) 
 
 /// Returns the records at which time was acknowledged to go back, oldest first.
 async fn set_backs(connection: &mut dyn Connection, last: u64) -> Result<Vec<AuditRecord>> {
-    let selection = Selection {
-        // This actor has few records, and an index finds them.
-        actor: Some(Actor::internal("system").principal().to_owned()),
-        action: Some(Action::ClockAcknowledge),
-        ascending: true,
-        last: Some(last),
-        limit: SET_BACK,
-        ..Selection::default()
-    };
-    audit::select(connection, &selection).await
+    let mut found = Vec::new();
+    for (first, last, is_indexed) in split(vec![(1, last)], indexed(connection).await?) {
+        let selection = Selection {
+            // This actor has few records, and an index finds them.
+            actor: Some(Actor::internal("system").principal().to_owned()),
+            action: Some(Action::ClockAcknowledge),
+            ascending: true,
+            first: Some(first),
+            last: Some(last),
+            limit: SET_BACK,
+            ..Selection::default()
+        };
+        found.extend(audit::select_among(connection, &selection, is_indexed, u64::MAX).await?.0);
+    }
+    Ok(found)
 }
 
 /// Returns the spans of time in which records were written by a clock that was ahead. Events dated within them may have

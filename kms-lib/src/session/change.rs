@@ -10,7 +10,7 @@ use crate::types::attempt::{Attempt, Decision, Operation};
 use crate::types::audit::{Action, Receipt};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::types::ids::{KeyId, RecordId};
+use crate::types::ids::KeyId;
 
 /// A change to be decided on and committed.
 pub(crate) struct Intent {
@@ -148,7 +148,6 @@ impl Session {
             _ => intent.attempt.key,
         };
         let draft = Draft {
-            id: RecordId::random(),
             actor: self.actor.clone(),
             action: intent.action,
             key_id: subject,

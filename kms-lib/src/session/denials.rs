@@ -11,7 +11,6 @@ use crate::ledger::{Details, Draft, Entry, Lane, Outcome, Verdict};
 use crate::types::actor::Actor;
 use crate::types::audit::Action;
 use crate::types::error::{ErrorCode, Result};
-use crate::types::ids::RecordId;
 use crate::types::time::Timestamp;
 
 /// The number of denials a minute, per principal and code, that each get a record.
@@ -212,14 +211,7 @@ async fn write(shared: &Shared, counted: &Counted) -> Result<()> {
     let admission = shared.ledger.admit_last(Lane::Change, actor.principal(), 0)?;
     let mut details = Details::default();
     details.number("count", *count).text("error", code.as_str());
-    let draft = Draft {
-        id: RecordId::random(),
-        actor: actor.clone(),
-        action: *action,
-        key_id: None,
-        key_version: None,
-        details,
-    };
+    let draft = Draft { actor: actor.clone(), action: *action, key_id: None, key_version: None, details };
     let entry = Entry {
         attempts: Vec::new(),
         verdict: Verdict::Failed(*code),

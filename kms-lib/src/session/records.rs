@@ -12,7 +12,7 @@ use crate::ledger::{AuditAck, Details, Draft, Entry, Verdict, context_json, is_r
 use crate::types::attempt::Decision;
 use crate::types::audit::{Action, hex};
 use crate::types::context::Context;
-use crate::types::ids::{KeyId, RecordId};
+use crate::types::ids::KeyId;
 use crate::types::key::AuditContext;
 use crate::types::limits::CONTEXT_RECORDED_BYTES;
 
@@ -167,7 +167,7 @@ impl WorkedCall<'_> {
 
     fn draft(&self, key_id: Option<KeyId>, key_version: Option<u32>, details: Details) -> Draft {
         let actor = self.session.actor.clone();
-        Draft { id: RecordId::random(), actor, action: self.action, key_id, key_version, details }
+        Draft { actor, action: self.action, key_id, key_version, details }
     }
 
     /// Adds the record's text to the entry. If results are released before the record is written, the ledger adds it

@@ -290,9 +290,11 @@ impl Session {
     /// The hours in which backups were made.
     async fn backup_hours(&self) -> Result<Vec<BackupHour>> {
         let mut connection = self.shared().store.reader().await?;
-        let hours = usage::hours_of(connection.as_mut(), Action::StoreBackup.as_str()).await?;
+        connection.begin_read().await?;
+        let hours = usage::hours_of(connection.as_mut(), Action::StoreBackup.as_str()).await;
+        connection.rollback().await?;
         let describe = |(hour, backups)| BackupHour { from: Timestamp::from_hour(hour), backups };
-        Ok(hours.into_iter().map(describe).collect())
+        Ok(hours?.into_iter().map(describe).collect())
     }
 
     /// Counts the materials that a generation wraps and that have no verified wrapping with a valid seal under a

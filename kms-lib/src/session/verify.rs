@@ -11,7 +11,6 @@ use crate::storage::tables::usage;
 use crate::types::attempt::Operation;
 use crate::types::audit::Action;
 use crate::types::error::{ErrorCode, Result};
-use crate::types::ids::RecordId;
 use crate::types::time::Timestamp;
 use crate::verification::{
     KeptVerification, Pinned, REVERIFY_WINDOW, Report, VERIFIED_SIZE, Verified, Verifier, VerifyOptions, Window,
@@ -136,11 +135,10 @@ impl Session {
         if let Some(fault) = report.faults.first() {
             details.text("fault", &fault.to_string());
         }
-        let id = RecordId::random();
         let mut remember = Vec::new();
         if let Some(Kept { window, has_gap }) = kept {
             let last = serde_json::json!({
-                "id": id, "timestamp": self.shared.clock.now(), "ok": report.ok, "brokenAt": report.broken_at,
+                "timestamp": self.shared.clock.now(), "ok": report.ok, "brokenAt": report.broken_at,
             });
             remember.push((LAST_VERIFICATION, last.to_string()));
             if report.ok && !has_gap {
@@ -157,7 +155,6 @@ impl Session {
             },
             attempts: vec![attempt],
             draft: Draft {
-                id,
                 actor: self.actor.clone(),
                 action: Action::AuditVerify,
                 key_id: None,

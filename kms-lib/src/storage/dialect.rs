@@ -28,6 +28,8 @@ pub struct Dialect {
     /// An expression for the database's own clock, in microseconds since 1970; `NULL` where that is this machine's
     /// clock.
     pub now: &'static str,
+    /// The end of a table that is stored in the order of its primary key, where the engine does not do so anyway.
+    pub clustered: &'static str,
     /// The end of the index over versions near their limit, which restricts it to these. Empty where the engine has no
     /// partial indexes.
     pub near_limit: &'static str,
@@ -49,6 +51,7 @@ impl Dialect {
             .replace("{short_text}", self.short_text)
             .replace("{text}", self.text)
             .replace("{near_limit}", self.near_limit)
+            .replace("{clustered}", self.clustered)
     }
 }
 
@@ -71,6 +74,7 @@ pub static SQLITE: Dialect = Dialect {
     count_up: "ON CONFLICT (hour, action, status) DO UPDATE SET count = usage_hourly.count + excluded.count",
     lock_row: "",
     now: "NULL",
+    clustered: " WITHOUT ROWID",
     near_limit: NEAR_LIMIT,
     schema_rolls_back: true,
     rollback_is_proof: true,
@@ -93,6 +97,7 @@ pub static POSTGRES: Dialect = Dialect {
     count_up: "ON CONFLICT (hour, action, status) DO UPDATE SET count = usage_hourly.count + excluded.count",
     lock_row: " FOR UPDATE",
     now: "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+    clustered: "",
     near_limit: NEAR_LIMIT,
     schema_rolls_back: true,
     rollback_is_proof: false,
@@ -118,6 +123,7 @@ pub static MYSQL: Dialect = Dialect {
     count_up: "ON DUPLICATE KEY UPDATE count = usage_hourly.count + VALUES(count)",
     lock_row: " FOR UPDATE",
     now: "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
+    clustered: "",
     near_limit: "",
     schema_rolls_back: false,
     rollback_is_proof: false,

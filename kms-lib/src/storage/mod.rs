@@ -100,8 +100,6 @@ pub enum Reserve {
 
 /// A database that contains a store. Cheap to share.
 pub trait Store: Send + Sync {
-    /// The SQL dialect of the engine.
-    fn dialect(&self) -> &'static Dialect;
     /// Opens a new writing connection. Only opening, the ledger and the readiness check use one.
     fn writer(&self) -> StoreFuture<'_, Box<dyn Connection>>;
     /// Returns a reading connection, which returns to its pool when dropped.

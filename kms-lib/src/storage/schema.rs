@@ -51,15 +51,18 @@ const FIRST: &[&str] = &[
     "CREATE INDEX credentials_revision ON credentials (revision)",
     "CREATE INDEX grants_revision ON grants (revision)",
     "CREATE TABLE audit_logs (
-        seq {int} NOT NULL PRIMARY KEY, id {short_blob} NOT NULL, timestamp {int} NOT NULL,
-        actor {short_text} NOT NULL, role {short_text} NOT NULL, action {short_text} NOT NULL,
-        status {short_text} NOT NULL, request_id {short_text}, key_id {short_blob}, key_version {int}, details {text},
-        prev_hash {short_blob} NOT NULL, hash {short_blob} NOT NULL, format {int} NOT NULL)",
-    "CREATE INDEX audit_logs_key ON audit_logs (key_id, seq)",
-    "CREATE INDEX audit_logs_actor ON audit_logs (actor, seq)",
+        seq {int} NOT NULL PRIMARY KEY, timestamp {int} NOT NULL, actor {short_text} NOT NULL,
+        role {short_text} NOT NULL, action {short_text} NOT NULL, status {short_text} NOT NULL,
+        request_id {short_text}, key_id {short_blob}, key_version {int}, details {text}, hash {short_blob} NOT NULL,
+        format {int} NOT NULL)",
+    "CREATE TABLE audit_keys (
+        key_id {short_blob} NOT NULL, seq {int} NOT NULL, PRIMARY KEY (key_id, seq)){clustered}",
+    "CREATE TABLE audit_actors (
+        actor {short_text} NOT NULL, seq {int} NOT NULL, PRIMARY KEY (actor, seq)){clustered}",
     "CREATE TABLE audit_head (
         id {int} NOT NULL PRIMARY KEY, log_id {short_blob} NOT NULL, seq {int} NOT NULL, hash {short_blob} NOT NULL,
-        timestamp {int} NOT NULL, revision {int} NOT NULL, frontier {blob} NOT NULL, checkpoint {text} NOT NULL)",
+        timestamp {int} NOT NULL, revision {int} NOT NULL, frontier {blob} NOT NULL, checkpoint {text} NOT NULL,
+        tallies {blob} NOT NULL)",
     "CREATE TABLE audit_checkpoints (
         size {int} NOT NULL PRIMARY KEY, frontier {blob} NOT NULL, hash {short_blob} NOT NULL, note {text} NOT NULL)",
     "CREATE TABLE usage_hourly (
@@ -92,8 +95,8 @@ const FIRST: &[&str] = &[
 
 /// The names of the tables above, to recognize foreign tables with the same names.
 const TABLES: &str = "'keys', 'key_versions', 'version_usage', 'grants', 'credentials', 'quarantine', 'audit_logs', \
-                      'audit_head', 'audit_checkpoints', 'usage_hourly', 'root_keys', 'wrappings', 'service_keys', \
-                      'idempotency', 'meta', 'legacy_rows', 'legacy_logs'";
+                      'audit_keys', 'audit_actors', 'audit_head', 'audit_checkpoints', 'usage_hourly', 'root_keys', \
+                      'wrappings', 'service_keys', 'idempotency', 'meta', 'legacy_rows', 'legacy_logs'";
 
 /// Upgrades the store to the current schema. A store with a newer schema is left unchanged: `SchemaTooNew`. A database
 /// with foreign tables of these names is refused. Must be called under the setup lock.

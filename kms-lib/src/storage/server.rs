@@ -209,9 +209,6 @@ impl<E: Engine> Readers<E> {
 }
 
 impl<E: Engine> Store for ServerStore<E> {
-    fn dialect(&self) -> &'static Dialect {
-        E::DIALECT
-    }
     fn writer(&self) -> StoreFuture<'_, Box<dyn Connection>> {
         Box::pin(async { Ok(Box::new(self.connect().await?) as Box<dyn Connection>) })
     }

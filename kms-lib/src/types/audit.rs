@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use super::ids::{KeyId, LogId, RecordId};
 use super::named::named;
+use super::tallies::Tallies;
 use super::time::Timestamp;
 
 named!(
@@ -217,6 +218,8 @@ pub struct Head {
     pub frontier: Vec<[u8; 32]>,
     /// Signed checkpoint over size and root (C2SP signed note).
     pub checkpoint: String,
+    /// Counters that were not added to their tables yet. The signature does not cover them.
+    pub tallies: Tallies,
 }
 
 /// A signed state of the log that was kept so that verification can continue from it.

@@ -17,6 +17,7 @@ pub(crate) mod named;
 pub mod quarantine;
 pub mod root_key;
 pub(crate) mod secret;
+pub(crate) mod tallies;
 pub mod text;
 pub mod time;
 pub mod view;

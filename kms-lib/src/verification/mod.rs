@@ -280,8 +280,7 @@ impl Verifier<'_> {
             kept: &behind,
             keys: &keys,
             workers: self.workers,
-            // SQLite's own check of the whole file looks at every entry of every index.
-            probe: with_indexes && (from > 0 || self.store.dialect().name != "sqlite"),
+            probe: with_indexes,
             tell: &|done| options.tell(done, head.seq),
         };
         if let Some((start, end)) = window {

@@ -13,7 +13,6 @@ use crate::audit::tree::Frontier;
 use crate::audit::verify::{CHUNK, ChangedRow, Digest, Fault, Finding, Start, State, digest, stitch};
 use crate::ledger::HeadKeys;
 use crate::storage::Store;
-use crate::storage::inspection::indexes::{LOG_INDEXES, first_unindexed};
 use crate::storage::tables::{audit, head};
 use crate::types::audit::{Head, StoredCheckpoint};
 use crate::types::error::{Error, ErrorCode, Result};
@@ -96,7 +95,8 @@ impl Records<'_> {
             while running.len() < width && next <= end {
                 let last = end.min((next - 1) / CHUNK * CHUNK + CHUNK);
                 let source = (Arc::clone(self.store), Arc::clone(&reads));
-                let chunk = read_chunk(source, self.workers.clone(), self.head.log_id, (next, last), self.probe);
+                let probed = if self.probe { last.min(audit::indexed_of(self.head.seq)) } else { 0 };
+                let chunk = read_chunk(source, self.workers.clone(), self.head.log_id, (next, last), probed);
                 running.push_back(Reading(tokio::spawn(chunk)));
                 next = last + 1;
             }
@@ -218,7 +218,7 @@ async fn read_chunk(
     workers: Workers,
     log: LogId,
     (first, last): (u64, u64),
-    probe: bool,
+    probed: u64,
 ) -> Result<Chunk> {
     let mut rows = Vec::with_capacity(usize::try_from(last + 1 - first).unwrap_or_default());
     let mut unindexed = Vec::new();
@@ -230,9 +230,9 @@ async fn read_chunk(
         Ok(())
     })
     .await;
-    for index in LOG_INDEXES.into_iter().filter(|_| probe) {
-        if let Some(seq) = first_unindexed(connection.as_mut(), index, first, last).await? {
-            unindexed.push(Fault { seq, finding: Finding::IndexIncomplete { index: index.0.to_owned() } });
+    for index in audit::LOG_INDEXES.into_iter().filter(|_| first <= probed) {
+        if let Some(seq) = audit::first_unindexed(connection.as_mut(), index, first, probed).await? {
+            unindexed.push(Fault { seq, finding: Finding::IndexIncomplete { index: index.table.to_owned() } });
         }
     }
     drop(connection);

@@ -3,7 +3,7 @@
 use crate::common::{Place, admin, check_usable, code};
 use kms_lib::{ErrorCode, Kms, NewKey};
 
-const TABLES: [&str; 16] = [
+const TABLES: [&str; 18] = [
     "kms_schema",
     "\"keys\"",
     "key_versions",
@@ -12,6 +12,8 @@ const TABLES: [&str; 16] = [
     "credentials",
     "quarantine",
     "audit_logs",
+    "audit_keys",
+    "audit_actors",
     "audit_head",
     "audit_checkpoints",
     "usage_hourly",

@@ -12,7 +12,7 @@ fn log(records: u64) -> Vec<AuditRecord> {
         let prev_hash = rows.last().map_or([0; 32], |row| row.hash);
         let mut row = AuditRecord {
             seq,
-            id: RecordId::from_bytes([seq as u8; 16]),
+            id: RecordId::from_bytes([0; 16]),
             timestamp: Timestamp::from_micros(1_000_000 + i64::try_from(seq / 3).unwrap()),
             actor: format!("actor-{}", seq % 7),
             role: "app".into(),
@@ -34,6 +34,7 @@ fn log(records: u64) -> Vec<AuditRecord> {
 
 fn rehash(row: &mut AuditRecord) {
     row.hash = record_hash(LOG, row.seq, row.timestamp, &row.prev_hash, &Body::from(&*row).digest());
+    row.id = record_id(&row.hash);
 }
 
 /// Verifies a log in chunks of this size.

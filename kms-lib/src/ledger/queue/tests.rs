@@ -7,7 +7,6 @@ use super::super::submission::{Draft, Entry, Outcome, Verdict, cost_of};
 use super::*;
 use crate::types::actor::{Actor, Role};
 use crate::types::audit::Action;
-use crate::types::ids::RecordId;
 
 /// A queue with its submissions.
 struct Place {
@@ -20,7 +19,6 @@ fn entry(principal: &str) -> Entry {
         attempts: Vec::new(),
         verdict: Verdict::Allowed { valid_until: None },
         draft: Draft {
-            id: RecordId::random(),
             actor: Actor::new(principal, Role::Admin).unwrap(),
             action: Action::Encrypt,
             key_id: None,

@@ -5,8 +5,6 @@ use crate::storage::schema::MIGRATIONS;
 use crate::storage::{Connection, Sql};
 use crate::types::error::{ErrorCode, Result};
 
-/// The indexes of the log, each with the column that lists search in it.
-pub const LOG_INDEXES: [(&str, &str); 2] = [("audit_logs_actor", "actor"), ("audit_logs_key", "key_id")];
 /// The maximum number of messages of an integrity check.
 const MESSAGES: usize = 100;
 /// Tables that a verification reads completely. Their primary key is the column `id`.
@@ -39,56 +37,6 @@ async fn sqlite_check(connection: &mut dyn Connection, sql: Sql) -> Result<Vec<S
     }
     messages.truncate(MESSAGES);
     Ok(messages)
-}
-
-/// Returns the first record from `first` to `last` that an index of the log lacks. The index is probed once per record.
-pub async fn first_unindexed(
-    connection: &mut dyn Connection,
-    (index, column): (&'static str, &'static str),
-    first: u64,
-    last: u64,
-) -> Result<Option<u64>> {
-    let engine = connection.dialect().name;
-    let (table, probe, condition) = match engine {
-        "sqlite" => (
-            "audit_logs AS t NOT INDEXED".to_owned(),
-            format!("audit_logs AS i INDEXED BY {index}"),
-            format!("i.{column} = t.{column} AND i.seq = t.seq"),
-        ),
-        "mysql" => (
-            "audit_logs AS t FORCE INDEX (PRIMARY)".to_owned(),
-            format!("audit_logs AS i FORCE INDEX ({index})"),
-            format!("i.{column} = t.{column} AND i.seq = t.seq"),
-        ),
-        // PostgreSQL has no index hints, but only this index can answer a row comparison.
-        _ => (
-            "audit_logs AS t".to_owned(),
-            "audit_logs AS i".to_owned(),
-            format!("(i.{column}, i.seq) >= (t.{column}, t.seq) AND (i.{column}, i.seq) <= (t.{column}, t.seq)"),
-        ),
-    };
-    let sql = format!(
-        "SELECT MIN(t.seq) FROM {table} LEFT JOIN {probe} ON {condition} \
-         WHERE t.seq >= ? AND t.seq <= ? AND t.{column} IS NOT NULL AND i.seq IS NULL"
-    );
-    let mut found = None;
-    connection.begin_read().await?;
-    let asked = async {
-        if engine == "postgres" {
-            for setting in ["SET LOCAL enable_seqscan = off", "SET LOCAL enable_bitmapscan = off"] {
-                connection.execute(setting.into(), vec![]).await?;
-            }
-        }
-        connection
-            .query(sql.into(), vec![first.into(), last.into()], &mut |row| {
-                found = row.unsigned_opt(0)?;
-                Ok(())
-            })
-            .await
-    }
-    .await;
-    connection.rollback().await?;
-    asked.map(|()| found)
 }
 
 /// Returns the names of the small tables' indexes that do not contain the rows of their table.

@@ -19,7 +19,7 @@ use crate::types::error::Result;
 /// A part of the schema that differs from what the migrations create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deviation {
-    /// The kind and name of the object: `index audit_logs_actor`.
+    /// The kind and name of the object: `index grants_revision`.
     pub object: String,
     /// The difference, as a predicate: `is missing`.
     pub what: String,

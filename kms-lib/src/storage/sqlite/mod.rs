@@ -18,7 +18,6 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Sqlite};
 
-use super::dialect::{Dialect, SQLITE};
 use super::durable::sync_name;
 use super::{Connection, Reserve, Store, StoreFuture};
 use crate::types::error::{Error, ErrorCode, Result};
@@ -147,9 +146,6 @@ fn pool(options: SqliteConnectOptions) -> SqlitePool {
 }
 
 impl Store for SqliteStore {
-    fn dialect(&self) -> &'static Dialect {
-        &SQLITE
-    }
     fn writer(&self) -> StoreFuture<'_, Box<dyn Connection>> {
         Box::pin(async {
             // Another file of this name is not written, whatever it contains.

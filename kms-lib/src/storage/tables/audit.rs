@@ -1,22 +1,50 @@
-//! Statements on `audit_logs` and `audit_checkpoints`.
+//! Statements on `audit_logs`, its indexes `audit_keys` and `audit_actors`, and `audit_checkpoints`.
+//!
+//! A record is stored without the hash of the one before it, which that one's row has, and without its identifier,
+//! which is derived from its hash. The indexes are tables of their own, to which the records of a key and of an actor
+//! are added [`INDEX_EVERY`] records at a time: an index that every commit maintains costs every commit a page.
 
 use super::insert_rows;
+use crate::audit::record::record_id;
 use crate::storage::{Connection, Row, Statement, Value, corrupt};
 use crate::types::audit::{Action, AuditRecord, Status, StoredCheckpoint};
 use crate::types::error::Result;
-use crate::types::ids::{KeyId, RecordId};
+use crate::types::ids::KeyId;
 use crate::types::time::Timestamp;
 
-const COLUMNS: &str = "seq, id, timestamp, actor, role, action, status, request_id, key_id, key_version, details, \
-                       prev_hash, hash, format";
+/// The columns of a record as [`read`] expects them, of `audit_logs AS t`.
+const COLUMNS: &str = "t.seq, t.timestamp, t.actor, t.role, t.action, t.status, t.request_id, t.key_id, t.key_version, \
+                       t.details, t.hash, t.format";
+/// The hash of the record before `audit_logs AS t`; null if there is none.
+const BEFORE: &str = "(SELECT p.hash FROM audit_logs AS p WHERE p.seq = t.seq - 1)";
+
+/// The number of records that are added to the indexes of the log at once.
+pub const INDEX_EVERY: u64 = 1_024;
+
+/// An index of the log: a table with a row for every record that has a value in a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogIndex {
+    /// The name of the table.
+    pub table: &'static str,
+    /// The column of both tables.
+    pub column: &'static str,
+}
+
+/// The indexes of the log.
+pub const LOG_INDEXES: [LogIndex; 2] =
+    [LogIndex { table: "audit_keys", column: "key_id" }, LogIndex { table: "audit_actors", column: "actor" }];
+
+/// The number of records of a log of this size that its indexes have.
+pub fn indexed_of(size: u64) -> u64 {
+    size / INDEX_EVERY * INDEX_EVERY
+}
 
 /// Appends records to the log.
 pub fn insert(rows: Vec<AuditRecord>) -> Vec<Statement> {
-    let mut values = Vec::with_capacity(rows.len() * 14);
+    let mut values = Vec::with_capacity(rows.len() * 12);
     for row in rows {
         values.extend([
             row.seq.into(),
-            row.id.as_bytes().into(),
             row.timestamp.into(),
             row.actor.into(),
             row.role.into(),
@@ -26,12 +54,55 @@ pub fn insert(rows: Vec<AuditRecord>) -> Vec<Statement> {
             row.key_id.as_ref().map(KeyId::as_bytes).into(),
             row.key_version.into(),
             row.details.into(),
-            (&row.prev_hash).into(),
             (&row.hash).into(),
             u32::from(row.format).into(),
         ]);
     }
-    insert_rows(&format!("INSERT INTO audit_logs ({COLUMNS}) VALUES "), 14, "", values.into_iter())
+    let columns = COLUMNS.replace("t.", "");
+    insert_rows(&format!("INSERT INTO audit_logs ({columns}) VALUES "), 12, "", values.into_iter())
+}
+
+/// Adds the records after `after`, up to `last`, to the indexes of the log.
+pub fn index(after: u64, last: u64) -> Vec<Statement> {
+    let add = |LogIndex { table, column }| {
+        let sql = format!(
+            "INSERT INTO {table} ({column}, seq) SELECT {column}, seq FROM audit_logs \
+             WHERE seq > ? AND seq <= ? AND {column} IS NOT NULL ORDER BY {column}, seq"
+        );
+        Statement::new(sql, vec![after.into(), last.into()])
+    };
+    LOG_INDEXES.into_iter().map(add).collect()
+}
+
+/// Returns the first record from `first` to `last` that an index of the log lacks.
+pub async fn first_unindexed(
+    connection: &mut dyn Connection,
+    LogIndex { table, column }: LogIndex,
+    first: u64,
+    last: u64,
+) -> Result<Option<u64>> {
+    let sql = format!(
+        "SELECT MIN(t.seq) FROM audit_logs AS t LEFT JOIN {table} AS i ON i.{column} = t.{column} AND i.seq = t.seq \
+         WHERE t.seq >= ? AND t.seq <= ? AND t.{column} IS NOT NULL AND i.seq IS NULL"
+    );
+    let mut found = None;
+    connection.begin_read().await?;
+    let asked = async {
+        if connection.dialect().name == "postgres" {
+            // Other plans read the whole index for every range.
+            for plan in ["seqscan", "bitmapscan", "hashjoin", "mergejoin"] {
+                connection.execute(format!("SET LOCAL enable_{plan} = off").into(), vec![]).await?;
+            }
+        }
+        let mut keep = |row: &dyn Row| {
+            found = row.unsigned_opt(0)?;
+            Ok(())
+        };
+        connection.query(sql.into(), vec![first.into(), last.into()], &mut keep).await
+    }
+    .await;
+    connection.rollback().await?;
+    asked.map(|()| found)
 }
 
 /// Calls `each` with the records from `first` to `last`, both included, in order.
@@ -41,8 +112,22 @@ pub async fn range(
     last: u64,
     each: &mut (dyn FnMut(AuditRecord) -> Result<()> + Send),
 ) -> Result<()> {
-    let sql = format!("SELECT {COLUMNS} FROM audit_logs WHERE seq >= ? AND seq <= ? ORDER BY seq");
-    connection.query(sql.into(), vec![first.into(), last.into()], &mut |row| each(read(row)?)).await
+    let sql = format!("SELECT {COLUMNS} FROM audit_logs AS t WHERE t.seq >= ? AND t.seq <= ? ORDER BY t.seq");
+    // The record before has the hash that the first one continues.
+    let (mut before, mut last_hash) = (first.saturating_sub(1), [0; 32]);
+    let mut read_next = |row: &dyn Row| {
+        let seq: u64 = row.unsigned(0)?;
+        if seq < first {
+            last_hash = row.hash(10).unwrap_or_default();
+            return Ok(());
+        }
+        let is_next = before.checked_add(1) == Some(seq);
+        let record = read(row, if is_next { last_hash } else { [0; 32] })?;
+        (before, last_hash) = (record.seq, record.hash);
+        each(record)
+    };
+    let from = if first > 1 { first - 1 } else { first };
+    connection.query(sql.into(), vec![from.into(), last.into()], &mut read_next).await
 }
 
 /// A selection of records for a list.
@@ -73,8 +158,8 @@ impl Selection {
     fn bounds(&self) -> Vec<Value> {
         vec![self.first.unwrap_or(0).into(), self.last.unwrap_or(i64::MAX.unsigned_abs()).into()]
     }
-    fn order(&self) -> &'static str {
-        if self.ascending { "ORDER BY seq LIMIT ?" } else { "ORDER BY seq DESC LIMIT ?" }
+    fn order(&self, column: &str) -> String {
+        format!("ORDER BY {column}{} LIMIT ?", if self.ascending { "" } else { " DESC" })
     }
     /// The columns to compare, each with its value.
     fn filters(&self) -> Vec<(&'static str, Value)> {
@@ -89,49 +174,51 @@ impl Selection {
     }
 }
 
-/// The columns that an index covers.
-const INDEXED: [&str; 2] = ["key_id", "actor"];
-
-/// Returns the records of a selection among the next `count` records: those with its key or actor, which an index
-/// finds, or else all. Also returns the number of the last examined record, if there may be more after it.
+/// Returns the records of a selection among the next `count` records: those with its key or actor, which an index finds
+/// if `is_indexed`, or else all; a `count` of `u64::MAX` sets no bound. Also returns the number of the last examined
+/// record, if there may be more after it.
 pub async fn select_among(
     connection: &mut dyn Connection,
     selection: &Selection,
+    is_indexed: bool,
     count: u64,
 ) -> Result<(Vec<AuditRecord>, Option<u64>)> {
     let mut compared = selection.filters();
-    let is_led = compared.first().is_some_and(|(column, _)| INDEXED.contains(column));
-    let led = is_led.then(|| compared.remove(0));
-    if compared.is_empty() {
-        return Ok((select(connection, selection).await?, None));
-    }
-    let mut looked_at = "FROM audit_logs WHERE seq >= ? AND seq <= ?".to_owned();
+    let index = LOG_INDEXES.into_iter().find(|index| compared.first().is_some_and(|(name, _)| *name == index.column));
     let mut values = selection.bounds();
-    if let Some((column, value)) = led {
-        looked_at.push_str(&format!(" AND {column} = ?"));
-        values.push(value);
+    let looked_at = match index.filter(|_| is_indexed) {
+        Some(LogIndex { table, column }) => {
+            values.push(compared.remove(0).1);
+            // An entry without its record has no effect.
+            format!(
+                "FROM {table} AS i JOIN audit_logs AS t ON t.seq = i.seq AND t.{column} = i.{column} \
+                 WHERE i.seq >= ? AND i.seq <= ? AND i.{column} = ? {}",
+                selection.order("i.seq")
+            )
+        }
+        None => format!("FROM audit_logs AS t WHERE t.seq >= ? AND t.seq <= ? {}", selection.order("t.seq")),
+    };
+    if compared.is_empty() {
+        values.push((selection.limit as u64).into());
+        let sql = format!("SELECT {COLUMNS}, {BEFORE} {looked_at}");
+        return Ok((records(connection, sql, values).await?, None));
     }
-    let order = selection.order();
-    looked_at.push_str(&format!(" {order}"));
     values.push(count.into());
     let among = values.clone();
     let (columns, compared): (Vec<&str>, Vec<Value>) = compared.into_iter().unzip();
-    let condition = columns.join(" = ? AND ");
-    let sql =
-        format!("SELECT {COLUMNS} FROM (SELECT {COLUMNS} {looked_at}) AS looked_at WHERE {condition} = ? {order}");
+    let condition = columns.join(" = ? AND t.");
+    let sql = format!(
+        "SELECT {COLUMNS}, {BEFORE} FROM (SELECT {COLUMNS} {looked_at}) AS t WHERE t.{condition} = ? {}",
+        selection.order("t.seq")
+    );
     values.extend(compared);
     values.push((selection.limit as u64).into());
-    let mut found = Vec::new();
-    let mut keep = |row: &dyn Row| {
-        found.push(read(row)?);
-        Ok(())
-    };
-    connection.query(sql.into(), values, &mut keep).await?;
-    if found.len() >= selection.limit {
+    let found = records(connection, sql, values).await?;
+    if found.len() >= selection.limit || count == u64::MAX {
         return Ok((found, None));
     }
     let end = if selection.ascending { "MAX" } else { "MIN" };
-    let sql = format!("SELECT COUNT(*), {end}(seq) FROM (SELECT seq {looked_at}) AS looked_at");
+    let sql = format!("SELECT COUNT(*), {end}(seq) FROM (SELECT t.seq {looked_at}) AS looked_at");
     let mut last = None;
     connection
         .query(sql.into(), among, &mut |row| {
@@ -143,6 +230,16 @@ pub async fn select_among(
     Ok((found, last))
 }
 
+async fn records(connection: &mut dyn Connection, sql: String, values: Vec<Value>) -> Result<Vec<AuditRecord>> {
+    let mut found = Vec::new();
+    let mut keep = |row: &dyn Row| {
+        found.push(read(row, row.hash_opt(12)?.unwrap_or_default())?);
+        Ok(())
+    };
+    connection.query(sql.into(), values, &mut keep).await?;
+    Ok(found)
+}
+
 /// Returns the numbers of the selection's records among its next `count` records of any kind. They are found without
 /// the indexes on the compared columns, since the limit applies before the comparison.
 pub async fn matching_near(connection: &mut dyn Connection, selection: &Selection, count: u64) -> Result<Vec<u64>> {
@@ -150,7 +247,7 @@ pub async fn matching_near(connection: &mut dyn Connection, selection: &Selectio
     let sql = format!(
         "SELECT seq FROM (SELECT seq, {} FROM audit_logs WHERE seq >= ? AND seq <= ? {}) AS next_records WHERE {} = ?",
         columns.join(", "),
-        selection.order(),
+        selection.order("seq"),
         columns.join(" = ? AND ")
     );
     let mut values = selection.bounds();
@@ -164,29 +261,6 @@ pub async fn matching_near(connection: &mut dyn Connection, selection: &Selectio
         })
         .await?;
     Ok(found)
-}
-
-/// Returns the records of a selection.
-pub async fn select(connection: &mut dyn Connection, selection: &Selection) -> Result<Vec<AuditRecord>> {
-    let mut sql = format!("SELECT {COLUMNS} FROM audit_logs WHERE seq >= ? AND seq <= ?");
-    let mut values = selection.bounds();
-    for (column, value) in selection.filters() {
-        sql.push_str(" AND ");
-        sql.push_str(column);
-        sql.push_str(" = ?");
-        values.push(value);
-    }
-    sql.push(' ');
-    sql.push_str(selection.order());
-    values.push((selection.limit as u64).into());
-    let mut rows = Vec::new();
-    connection
-        .query(sql.into(), values, &mut |row| {
-            rows.push(read(row)?);
-            Ok(())
-        })
-        .await?;
-    Ok(rows)
 }
 
 /// Returns the hashes of records, in order.
@@ -253,22 +327,24 @@ pub async fn next_seq(connection: &mut dyn Connection, seq: u64) -> Result<Optio
     Ok(next)
 }
 
-fn read(row: &dyn Row) -> Result<AuditRecord> {
+/// Reads a record; `prev_hash` is the hash of the record before it.
+fn read(row: &dyn Row, prev_hash: [u8; 32]) -> Result<AuditRecord> {
+    let hash = row.hash(10)?;
     Ok(AuditRecord {
         seq: row.unsigned(0)?,
-        id: RecordId::from_slice(row.blob(1)?)?,
-        timestamp: row.time(2)?,
-        actor: row.text(3)?.to_owned(),
-        role: row.text(4)?.to_owned(),
-        action: row.text(5)?.to_owned(),
-        status: row.text(6)?.to_owned(),
-        request_id: row.text_opt(7)?.map(str::to_owned),
-        key_id: row.blob_opt(8)?.map(KeyId::from_slice).transpose()?,
-        key_version: row.unsigned_opt(9)?,
-        details: row.text_opt(10)?.map(str::to_owned),
-        prev_hash: row.hash(11)?,
-        hash: row.hash(12)?,
-        format: u8::try_from(row.int(13)?).map_err(|_| corrupt("a record's format is out of range"))?,
+        id: record_id(&hash),
+        timestamp: row.time(1)?,
+        actor: row.text(2)?.to_owned(),
+        role: row.text(3)?.to_owned(),
+        action: row.text(4)?.to_owned(),
+        status: row.text(5)?.to_owned(),
+        request_id: row.text_opt(6)?.map(str::to_owned),
+        key_id: row.blob_opt(7)?.map(KeyId::from_slice).transpose()?,
+        key_version: row.unsigned_opt(8)?,
+        details: row.text_opt(9)?.map(str::to_owned),
+        prev_hash,
+        hash,
+        format: u8::try_from(row.int(11)?).map_err(|_| corrupt("a record's format is out of range"))?,
     })
 }
 

@@ -3,10 +3,11 @@
 use crate::storage::{Connection, Row, Statement, Value, corrupt};
 use crate::types::audit::Head;
 use crate::types::error::Result;
-use crate::types::ids::LogId;
+use crate::types::ids::{KeyId, LogId};
+use crate::types::tallies::Tallies;
 use crate::types::time::Timestamp;
 
-const HEAD: &str = "log_id, seq, hash, timestamp, revision, frontier, checkpoint";
+const HEAD: &str = "log_id, seq, hash, timestamp, revision, frontier, checkpoint, tallies";
 
 /// Reads the head; none in a store that was just created.
 pub async fn read(connection: &mut dyn Connection) -> Result<Option<Head>> {
@@ -30,7 +31,7 @@ pub async fn begin_locked(connection: &mut dyn Connection) -> Result<Locked> {
     let mut head = None;
     connection
         .begin_write_with(sql.into(), &mut |row| {
-            head = Some((from_row(row)?, row.time_opt(7)?));
+            head = Some((from_row(row)?, row.time_opt(8)?));
             Ok(())
         })
         .await?;
@@ -59,6 +60,7 @@ fn from_row(row: &dyn Row) -> Result<Head> {
         revision: row.unsigned(4)?,
         frontier: roots(row.blob(5)?)?,
         checkpoint: row.text(6)?.to_owned(),
+        tallies: Tallies::from_bytes(row.blob(7)?)?,
     })
 }
 
@@ -76,16 +78,35 @@ pub async fn revision(connection: &mut dyn Connection) -> Result<u64> {
 
 /// Writes the first head of a store.
 pub async fn insert(connection: &mut dyn Connection, head: &Head) -> Result<()> {
-    let sql = "INSERT INTO audit_head (log_id, seq, hash, timestamp, revision, frontier, checkpoint, id) \
-               VALUES (?, ?, ?, ?, ?, ?, ?, 1)";
+    let sql = "INSERT INTO audit_head (log_id, seq, hash, timestamp, revision, frontier, checkpoint, tallies, id) \
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1)";
     connection.execute(sql.into(), values(head)).await.map(drop)
 }
 
-/// Replaces the head.
-pub fn update(head: &Head) -> Statement {
-    let sql = "UPDATE audit_head SET log_id = ?, seq = ?, hash = ?, timestamp = ?, revision = ?, frontier = ?, \
-               checkpoint = ? WHERE id = 1";
-    Statement::new(sql, values(head))
+/// Replaces the head, if these versions still have their rows.
+pub fn update(head: &Head, versions: &[(KeyId, u32)]) -> Statement {
+    let has_rows = " AND EXISTS (SELECT 1 FROM version_usage u JOIN key_versions v ON v.key_id = u.key_id \
+                    AND v.version = u.version WHERE u.key_id = ? AND u.version = ?)";
+    let sql = format!(
+        "UPDATE audit_head SET log_id = ?, seq = ?, hash = ?, timestamp = ?, revision = ?, frontier = ?, \
+         checkpoint = ?, tallies = ? WHERE id = 1{}",
+        has_rows.repeat(versions.len())
+    );
+    let mut values = values(head);
+    values.extend(versions.iter().flat_map(|(key, version)| [key.as_bytes().into(), (*version).into()]));
+    Statement::new(sql, values)
+}
+
+/// Reads the counters that were not added to their tables yet.
+pub async fn tallies(connection: &mut dyn Connection) -> Result<Tallies> {
+    let mut tallies = Tallies::default();
+    connection
+        .query("SELECT tallies FROM audit_head WHERE id = 1".into(), vec![], &mut |row| {
+            tallies = Tallies::from_bytes(row.blob(0)?)?;
+            Ok(())
+        })
+        .await?;
+    Ok(tallies)
 }
 
 fn values(head: &Head) -> Vec<Value> {
@@ -97,6 +118,7 @@ fn values(head: &Head) -> Vec<Value> {
         head.revision.into(),
         head.frontier.concat().into(),
         head.checkpoint.as_str().into(),
+        head.tallies.to_bytes().into(),
     ]
 }
 

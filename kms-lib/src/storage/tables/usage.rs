@@ -1,32 +1,76 @@
 //! Statements on `usage_hourly` and `meta`, and the queries of the metrics that indexes serve.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{each_row_of, insert_rows};
+use super::{each_row_of, head, insert_rows};
 use crate::storage::dialect::Dialect;
 use crate::storage::{Connection, Row, Statement, Value};
 use crate::types::error::Result;
 use crate::types::ids::KeyId;
+use crate::types::key::VersionUsage;
 use crate::types::limits::ENCRYPTIONS_WARN;
+use crate::types::tallies::Tallies;
 use crate::types::time::Timestamp;
 
-/// Adds to the hourly counts: hour, action, status, number.
-pub fn count_up(
-    dialect: &Dialect,
-    counts: impl IntoIterator<Item = (i64, &'static str, &'static str, u64)>,
-) -> Vec<Statement> {
+/// Adds counters of the head to their tables. The row of a version that was deleted meanwhile stays missing.
+pub fn add_to_tables(dialect: &Dialect, tallies: &Tallies) -> Vec<Statement> {
     let after = format!(" {}", dialect.count_up);
-    let values: Vec<Value> = counts
-        .into_iter()
-        .flat_map(|(hour, action, status, count)| [hour.into(), action.into(), status.into(), count.into()])
+    let values: Vec<Value> = tallies
+        .hours
+        .iter()
+        .flat_map(|((hour, action, status), count)| {
+            [(*hour).into(), action.as_str().into(), status.as_str().into(), (*count).into()]
+        })
         .collect();
     let before = "INSERT INTO usage_hourly (hour, action, status, count) VALUES ";
-    insert_rows(before, 4, &after, values.into_iter())
+    let mut statements = insert_rows(before, 4, &after, values.into_iter());
+    let sql = "UPDATE version_usage SET encryptions = ?, last_used_at = ?, near_limit = ? \
+               WHERE key_id = ? AND version = ?";
+    statements.extend(tallies.versions.iter().map(|((key, version), usage)| {
+        let near_limit = u32::from(usage.encryptions >= ENCRYPTIONS_WARN);
+        let values = vec![
+            usage.encryptions.into(),
+            usage.last_used_at.into(),
+            near_limit.into(),
+            key.as_bytes().into(),
+            (*version).into(),
+        ];
+        Statement::new(sql, values)
+    }));
+    statements
 }
 
-/// Sums the counts of the hours from `first` to `last`, both included: action, status, number.
+/// Returns the stored uses of those of these versions that have their rows.
+pub async fn usage_of(
+    connection: &mut dyn Connection,
+    versions: &[(KeyId, u32)],
+) -> Result<HashMap<(KeyId, u32), VersionUsage>> {
+    let mut found = HashMap::new();
+    let any = vec!["(u.key_id = ? AND u.version = ?)"; versions.len()].join(" OR ");
+    let sql = format!(
+        "SELECT u.key_id, u.version, u.encryptions, u.last_used_at FROM version_usage u \
+         JOIN key_versions v ON v.key_id = u.key_id AND v.version = u.version WHERE {any}"
+    );
+    let values = versions.iter().flat_map(|(key, version)| [key.as_bytes().into(), (*version).into()]).collect();
+    connection
+        .query(sql.into(), values, &mut |row| {
+            let usage = VersionUsage { encryptions: row.unsigned(2)?, last_used_at: row.time_opt(3)? };
+            found.insert((KeyId::from_slice(row.blob(0)?)?, row.unsigned(1)?), usage);
+            Ok(())
+        })
+        .await?;
+    Ok(found)
+}
+
+/// Sums the counts of the hours from `first` to `last`, both included: action, status, number. To be called in a
+/// transaction, since counters move from the head to their table.
 pub async fn sums(connection: &mut dyn Connection, first: i64, last: i64) -> Result<Vec<(String, String, u64)>> {
     let mut sums = Vec::new();
+    for ((hour, action, status), count) in head::tallies(connection).await?.hours {
+        if (first..=last).contains(&hour) {
+            sums.push((action, status, count));
+        }
+    }
     // Without the cast, a sum has a type of its own.
     let integer = connection.dialect().cast_integer;
     let sql = format!(
@@ -42,17 +86,23 @@ pub async fn sums(connection: &mut dyn Connection, first: i64, last: i64) -> Res
     Ok(sums)
 }
 
-/// The hours in which an action succeeded, with the number of successes.
+/// The hours in which an action succeeded, with the number of successes. To be called in a transaction, since counters
+/// move from the head to their table.
 pub async fn hours_of(connection: &mut dyn Connection, action: &'static str) -> Result<Vec<(i64, u64)>> {
-    let sql = "SELECT hour, count FROM usage_hourly WHERE action = ? AND status = 'SUCCESS' ORDER BY hour";
-    let mut hours = Vec::new();
+    let sql = "SELECT hour, count FROM usage_hourly WHERE action = ? AND status = 'SUCCESS'";
+    let mut hours: BTreeMap<i64, u64> = BTreeMap::new();
+    for ((hour, counted, status), count) in head::tallies(connection).await?.hours {
+        if counted == action && status == "SUCCESS" {
+            hours.insert(hour, count);
+        }
+    }
     connection
         .query(sql.into(), vec![action.into()], &mut |row| {
-            hours.push((row.int(0)?, row.unsigned(1)?));
+            *hours.entry(row.int(0)?).or_default() += row.unsigned::<u64>(1)?;
             Ok(())
         })
         .await?;
-    Ok(hours)
+    Ok(hours.into_iter().collect())
 }
 
 /// Counts a version's use. No row changes if that would exceed `limit` encryptions, or if the version's row was
@@ -99,16 +149,26 @@ pub async fn counted_versions(connection: &mut dyn Connection) -> Result<(HashSe
 /// Returns versions whose number of encryptions makes a rotation due, the nearest to their limit first: key, version,
 /// encryptions.
 pub async fn near_limit(connection: &mut dyn Connection, limit: usize) -> Result<Vec<(KeyId, u32, u64)>> {
-    let mut found = Vec::new();
+    let mut found: BTreeMap<(KeyId, u32), u64> = head::tallies(connection)
+        .await?
+        .versions
+        .into_iter()
+        .filter(|(_, usage)| usage.encryptions >= ENCRYPTIONS_WARN)
+        .map(|(version, usage)| (version, usage.encryptions))
+        .collect();
     // A literal number: with a bound value, the partial index would not be used.
     let sql = "SELECT key_id, version, encryptions FROM version_usage WHERE near_limit = 1 \
                ORDER BY encryptions DESC LIMIT ?";
     connection
         .query(sql.into(), vec![(limit as u64).into()], &mut |row| {
-            found.push((KeyId::from_slice(row.blob(0)?)?, row.unsigned(1)?, row.unsigned(2)?));
+            let total = found.entry((KeyId::from_slice(row.blob(0)?)?, row.unsigned(1)?)).or_default();
+            *total = row.unsigned::<u64>(2)?.max(*total);
             Ok(())
         })
         .await?;
+    let mut found: Vec<_> = found.into_iter().map(|((key, version), total)| (key, version, total)).collect();
+    found.sort_by_key(|(.., total)| std::cmp::Reverse(*total));
+    found.truncate(limit);
     Ok(found)
 }
 
@@ -122,14 +182,26 @@ pub async fn windows_ending(
     limit: usize,
 ) -> Result<Vec<(KeyId, u32, Timestamp, Timestamp)>> {
     let mut found = Vec::new();
-    let sql = "SELECT v.key_id, v.version, v.not_after, u.last_used_at FROM key_versions v \
-               JOIN version_usage u ON u.key_id = v.key_id AND u.version = v.version \
-               WHERE v.state = 'DISABLED' AND v.not_after >= ? AND v.not_after < ? AND u.last_used_at >= ? \
-               ORDER BY v.not_after LIMIT ?";
-    let values = vec![from.into(), until.into(), used_since.into(), (limit as u64).into()];
+    let tallies = head::tallies(connection).await?;
+    let used = tallies.versions.iter().filter(|(_, usage)| usage.last_used_at >= Some(used_since));
+    let used: Vec<(KeyId, u32)> = used.map(|(version, _)| *version).collect();
+    let sql = format!(
+        "SELECT v.key_id, v.version, v.not_after, u.encryptions, u.last_used_at FROM key_versions v \
+         JOIN version_usage u ON u.key_id = v.key_id AND u.version = v.version \
+         WHERE v.state = 'DISABLED' AND v.not_after >= ? AND v.not_after < ? \
+         AND (u.last_used_at >= ?{}) ORDER BY v.not_after LIMIT ?",
+        " OR (v.key_id = ? AND v.version = ?)".repeat(used.len())
+    );
+    let mut values = vec![from.into(), until.into(), used_since.into()];
+    values.extend(used.iter().flat_map(|(key, version)| [key.as_bytes().into(), (*version).into()]));
+    values.push((limit as u64).into());
     connection
         .query(sql.into(), values, &mut |row| {
-            found.push((KeyId::from_slice(row.blob(0)?)?, row.unsigned(1)?, row.time(2)?, row.time(3)?));
+            let (key, version) = (KeyId::from_slice(row.blob(0)?)?, row.unsigned(1)?);
+            let stored = VersionUsage { encryptions: row.unsigned(3)?, last_used_at: row.time_opt(4)? };
+            if let Some(used) = tallies.usage(key, version, stored).last_used_at {
+                found.push((key, version, row.time(2)?, used));
+            }
             Ok(())
         })
         .await?;
@@ -158,6 +230,7 @@ pub async fn windows_over(
     limit: usize,
 ) -> Result<Vec<OverVersion>> {
     let mut found = Vec::new();
+    let tallies = head::tallies(connection).await?;
     let sql = "SELECT v.key_id, v.version, v.not_after, u.last_used_at FROM key_versions v \
                LEFT JOIN version_usage u ON u.key_id = v.key_id AND u.version = v.version \
                WHERE v.state = 'DISABLED' AND v.not_after <= ? AND v.not_after >= ? \
@@ -169,12 +242,10 @@ pub async fn windows_over(
     let values = vec![now.into(), end.clone(), end, key.clone(), key, version, (limit as u64).into()];
     connection
         .query(sql.into(), values, &mut |row| {
-            found.push(OverVersion {
-                key: KeyId::from_slice(row.blob(0)?)?,
-                version: row.unsigned(1)?,
-                not_after: row.time(2)?,
-                last_used_at: row.time_opt(3)?,
-            });
+            let (key, version) = (KeyId::from_slice(row.blob(0)?)?, row.unsigned(1)?);
+            let stored = VersionUsage { encryptions: 0, last_used_at: row.time_opt(3)? };
+            let last_used_at = tallies.usage(key, version, stored).last_used_at;
+            found.push(OverVersion { key, version, not_after: row.time(2)?, last_used_at });
             Ok(())
         })
         .await?;
