@@ -2493,7 +2493,7 @@ mkms_status mkms_replace_integrity_key(const struct mkms_session *session,
  *
  * `request` is a JSON object with `from` (the URL of its database, or the folder with an older version's files), and
  * optionally `password` of the user in the URL, `masterSecret` (the original's `KMS_MASTER_KEY`) or
- * `masterSecretFile`, `awsRegion` and `awsEndpoint`, `name` of the source (`mini-kms`), `dryRun`, `rotate`, `finalise`
+ * `masterSecretFile`, `awsRegion` and `awsEndpoint`, `name` of the source (`mini-kms`), `dryRun`, `rotate`, `finalize`
  * and `foldPrincipals`. The result is the report as JSON, which the caller frees with `mkms_buffer_free`.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_CONFIGURATION`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_ROOT_KEY` if the

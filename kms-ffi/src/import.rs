@@ -32,7 +32,7 @@ struct Request {
     #[serde(default)]
     rotate: bool,
     #[serde(default)]
-    finalise: bool,
+    finalize: bool,
     #[serde(default)]
     fold_principals: bool,
 }
@@ -70,7 +70,7 @@ impl Request {
         let job = ImportJob::default()
             .dry_run(self.dry_run)
             .rotate(self.rotate)
-            .finalise(self.finalise)
+            .finalize(self.finalize)
             .fold_principals(self.fold_principals);
         match &self.name {
             Some(name) => job.name(name),
@@ -84,7 +84,7 @@ impl Request {
 ///
 /// `request` is a JSON object with `from` (the URL of its database, or the folder with an older version's files), and
 /// optionally `password` of the user in the URL, `masterSecret` (the original's `KMS_MASTER_KEY`) or
-/// `masterSecretFile`, `awsRegion` and `awsEndpoint`, `name` of the source (`mini-kms`), `dryRun`, `rotate`, `finalise`
+/// `masterSecretFile`, `awsRegion` and `awsEndpoint`, `name` of the source (`mini-kms`), `dryRun`, `rotate`, `finalize`
 /// and `foldPrincipals`. The result is the report as JSON, which the caller frees with `mkms_buffer_free`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_CONFIGURATION`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_ROOT_KEY` if the

@@ -70,7 +70,7 @@ async fn each_request_has_its_line() {
 }
 
 #[tokio::test]
-async fn callers_that_are_not_recognised_have_lines_but_not_many() {
+async fn callers_that_are_not_recognized_have_lines_but_not_many() {
     let settings = [("KMS_HTTP_LOG_FORMAT", "json"), ("KMS_HTTP_AUTH_FAILURES_PER_SECOND", "0")];
     let server = Server::start_on_file(&settings);
     let nobody = server.client_with(Some("kms_secret"));

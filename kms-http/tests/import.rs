@@ -81,7 +81,7 @@ async fn clients_of_the_original_go_on() {
         (&report["keys"], &report["versions"], &report["grants"]),
         (&dry["keys"], &dry["versions"], &dry["grants"])
     );
-    assert_eq!((&report["keysRotated"], &report["finalised"]), (&json!(4), &json!(false)));
+    assert_eq!((&report["keysRotated"], &report["finalized"]), (&json!(4), &json!(false)));
 
     // While the service is running, as the clients of the original send requests.
     let admin = server.client();
@@ -117,10 +117,10 @@ async fn clients_of_the_original_go_on() {
     assert_eq!(admin.post("/v1/crypto/decrypt", back).await.expect(200)["plaintext"], "new");
     // Until the import is finalized, keys can only be changed in the source.
     admin.post("/v1/keys/aes256_gcm-1-0/rotate", json!({})).await.refused(409, "ImportOpen");
-    let report = parsed(&import(&key_file, &["--finalise"]));
-    assert_eq!((&report["finalised"], &report["keys"]["unchanged"]), (&json!(true), &json!(5)));
+    let report = parsed(&import(&key_file, &["--finalize"]));
+    assert_eq!((&report["finalized"], &report["keys"]["unchanged"]), (&json!(true), &json!(5)));
     admin.post("/v1/keys/aes256_gcm-1-0/rotate", json!({})).await.expect(200);
-    assert_eq!(import(&key_file, &[]).status.code(), Some(1), "the import is finalised");
+    assert_eq!(import(&key_file, &[]).status.code(), Some(1), "the import is finalized");
     assert_eq!(parsed(&server.command(&["--json", "audit", "verify"]))["ok"], true);
 }
 

@@ -79,7 +79,7 @@ async fn tampering_is_seen_from_the_first_time_on() {
 }
 
 #[tokio::test]
-async fn callers_that_are_not_recognised_are_counted_by_what_they_show() {
+async fn callers_that_are_not_recognized_are_counted_by_what_they_show() {
     let server = Server::start_on_file(&PUBLIC);
     let before = scrape_until(&server.client(), "kms_authentication_failures_total{method=\"mtls\"} 0").await;
     assert!(before.contains("kms_reload_failures_total 0\n"));

@@ -58,5 +58,5 @@ def test_everything_comes_over(tmp_path: Path) -> None:
         ]
         with pytest.raises(mini_kms.ImportOpen):
             alice.rotate_key("minted-1")
-        assert alice.import_mini_kms(older, master_secret=KNOWN["masterKey"], finalise=True).finalised
+        assert alice.import_mini_kms(older, master_secret=KNOWN["masterKey"], finalize=True).finalized
         assert alice.rotate_key("minted-1").current_version > 1

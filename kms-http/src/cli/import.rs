@@ -51,8 +51,8 @@ pub struct MiniKms {
     #[arg(long)]
     rotate: bool,
     /// Finalize the import: from now on the keys are managed in this store only
-    #[arg(long, alias = "finalize")]
-    finalise: bool,
+    #[arg(long)]
+    finalize: bool,
     /// Keep upper and lower case in the principals of grants, instead of folding them as the service does
     #[arg(long)]
     exact_principals: bool,
@@ -69,7 +69,7 @@ pub fn run(command: Import, key_file: Option<&Path>, settings: Settings, as_json
         .name(options.name)
         .dry_run(options.dry_run)
         .rotate(options.rotate)
-        .finalise(options.finalise)
+        .finalize(options.finalize)
         .fold_principals(!options.exact_principals)
         .progress(Arc::clone(&progress));
     with_store(settings, |_, session| async move {
@@ -169,10 +169,10 @@ fn lines(report: &ImportReport) -> Vec<String> {
     if report.finding_count > named {
         lines.push(format!("finding   and {} more", report.finding_count - named));
     }
-    lines.push(match report.finalised {
+    lines.push(match report.finalized {
         true if report.dry_run => "finalize  the import could be finalized".to_owned(),
         true => "finalized the keys are now managed in this store only".to_owned(),
-        false => "open      the keys follow their source until the import is finalized (--finalise)".to_owned(),
+        false => "open      the keys follow their source until the import is finalized (--finalize)".to_owned(),
     });
     lines
 }

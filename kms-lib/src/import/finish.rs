@@ -3,7 +3,7 @@
 use super::report::{ImportFindingKind, ImportStage};
 use super::run::Run;
 use crate::ledger::Details;
-use crate::lifecycle::{Command, ImportFinalisation, ImportRotation};
+use crate::lifecycle::{Command, ImportFinalization, ImportRotation};
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
@@ -23,7 +23,7 @@ struct Due {
 
 impl Run<'_> {
     pub(super) async fn finish(&mut self) -> Result<()> {
-        if self.job.finalise && !self.report.is_complete() {
+        if self.job.finalize && !self.report.is_complete() {
             let text = "the import is not finalized: keys, versions, grants or rows of the log were refused; see the \
                         report of a dry run, and correct the source";
             return Err(Error::new(ErrorCode::WrongState, text));
@@ -44,10 +44,10 @@ impl Run<'_> {
                 self.report.keys_to_rotate -= 1;
             }
         }
-        if self.job.finalise && !self.job.dry_run {
-            self.finalise().await?;
+        if self.job.finalize && !self.job.dry_run {
+            self.finalize().await?;
         }
-        self.report.finalised = self.job.finalise;
+        self.report.finalized = self.job.finalize;
         Ok(())
     }
 
@@ -88,7 +88,7 @@ impl Run<'_> {
     }
 
     async fn rotate(&self, due: &Due) -> Result<()> {
-        let gap = if self.job.finalise { 0 } else { LEFT_TO_SOURCE };
+        let gap = if self.job.finalize { 0 } else { LEFT_TO_SOURCE };
         let number = due.current.saturating_add(1).saturating_add(gap);
         let made = self.session.generate(due.key_type).await?;
         let new = self.session.wrap(due.id, number, due.key_type, &made).await?;
@@ -98,7 +98,7 @@ impl Run<'_> {
         self.session.change(intent, Command::RotateImported(Box::new(rotation))).await.map(drop)
     }
 
-    async fn finalise(&mut self) -> Result<()> {
+    async fn finalize(&mut self) -> Result<()> {
         let held: Vec<KeyId> = {
             let snapshot = self.session.shared().catalog.snapshot();
             snapshot.keys_by_name(None).filter(|key| self.is_held(key)).map(|key| key.id).collect()
@@ -113,9 +113,9 @@ impl Run<'_> {
             let is_last = done == held.len() as u64;
             let mut details = Details::default();
             details.number("keys", page.len() as u64);
-            let intent = self.intent(Action::ImportFinalise, details);
-            let end = ImportFinalisation { run: self.run.clone(), keys: page.to_vec(), is_last };
-            self.session.change(intent, Command::FinaliseImport(end)).await?;
+            let intent = self.intent(Action::ImportFinalize, details);
+            let end = ImportFinalization { run: self.run.clone(), keys: page.to_vec(), is_last };
+            self.session.change(intent, Command::FinalizeImport(end)).await?;
             if is_last {
                 return Ok(());
             }

@@ -32,7 +32,7 @@ pub struct ImportJob {
     /// Rotate the keys whose current version is an imported one, since such a version neither encrypts nor signs.
     pub rotate: bool,
     /// Finalize the import: from then on the keys belong to this store, and the source is not read again.
-    pub finalise: bool,
+    pub finalize: bool,
     /// Fold the principals of grants to lower case, as `kms-http` does with the names that it takes from headers.
     pub fold_principals: bool,
     /// Receives the progress of the import.
@@ -45,7 +45,7 @@ impl Default for ImportJob {
             name: "mini-kms".to_owned(),
             dry_run: false,
             rotate: false,
-            finalise: false,
+            finalize: false,
             fold_principals: false,
             progress: None,
         }
@@ -73,8 +73,8 @@ impl ImportJob {
     }
     /// Whether this run finalizes the import.
     #[must_use]
-    pub fn finalise(mut self, finalise: bool) -> Self {
-        self.finalise = finalise;
+    pub fn finalize(mut self, finalize: bool) -> Self {
+        self.finalize = finalize;
         self
     }
     /// Whether principals are folded to lower case.
@@ -175,7 +175,7 @@ pub struct ImportReport {
     /// Whether nothing was written.
     pub dry_run: bool,
     /// Whether the import is finalized.
-    pub finalised: bool,
+    pub finalized: bool,
     /// The counts of keys.
     pub keys: ImportCounts,
     /// The counts of versions.

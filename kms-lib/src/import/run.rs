@@ -119,7 +119,7 @@ impl<'a> Run<'a> {
         let mut details = Details::default();
         details.text("run", &self.run.id.to_string());
         for (name, is_set) in
-            [("dryRun", self.job.dry_run), ("rotate", self.job.rotate), ("finalise", self.job.finalise)]
+            [("dryRun", self.job.dry_run), ("rotate", self.job.rotate), ("finalize", self.job.finalize)]
         {
             if is_set {
                 details.raw(name, "true".into());
@@ -225,8 +225,8 @@ fn describe(details: &mut Details, report: &ImportReport, error: Option<ErrorCod
         .number("grantsRefused", report.grants.refused)
         .number("keysRotated", report.keys_rotated)
         .number("findings", report.finding_count);
-    if report.finalised {
-        details.raw("finalised", "true".into());
+    if report.finalized {
+        details.raw("finalized", "true".into());
     }
     if let Some(code) = error {
         details.text("error", code.as_str());

@@ -28,7 +28,7 @@ impl ImportState {
     pub fn after(command: &Command) -> Option<(String, Self)> {
         let (run, is_final) = match command {
             Command::BeginImport(run) => (run, false),
-            Command::FinaliseImport(end) if end.is_last => (&end.run, true),
+            Command::FinalizeImport(end) if end.is_last => (&end.run, true),
             _ => return None,
         };
         Some((run.source.clone(), Self { run: run.id, is_final }))

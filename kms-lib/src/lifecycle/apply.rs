@@ -98,7 +98,7 @@ impl Context<'_> {
             Command::ImportKey(imported) => self.import_key(imported),
             Command::RotateImported(rotation) => self.rotate_imported(rotation),
             Command::ImportGrants(imported) => Ok(self.import_grants(imported)),
-            Command::FinaliseImport(end) => self.finalise_import(end),
+            Command::FinalizeImport(end) => self.finalize_import(end),
             Command::AddWrappings(_)
             | Command::MarkVerified(_)
             | Command::EraseWrappings(..)

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::apply::Context;
 use super::imported::{
-    ImportFinalisation, ImportRotation, ImportedGrant, ImportedGrants, ImportedKey, ImportedVersion,
+    ImportFinalization, ImportRotation, ImportedGrant, ImportedGrants, ImportedKey, ImportedVersion,
 };
 use crate::types::actor::Role;
 use crate::types::change::Change;
@@ -235,7 +235,7 @@ impl Context<'_> {
         Ok(vec![Change::UpdateVersion(former), Change::UpdateKey(key), new])
     }
 
-    pub(super) fn finalise_import(&self, end: &ImportFinalisation) -> Result<Vec<Change>> {
+    pub(super) fn finalize_import(&self, end: &ImportFinalization) -> Result<Vec<Change>> {
         let (source, mut changes) = (&end.run.source, Vec::with_capacity(end.keys.len()));
         for id in &end.keys {
             let mut key = self.key(*id)?;

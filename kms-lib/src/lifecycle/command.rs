@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::imported::{ImportFinalisation, ImportRotation, ImportRun, ImportedGrants, ImportedKey, LegacyPage};
+use super::imported::{ImportFinalization, ImportRotation, ImportRun, ImportedGrants, ImportedKey, LegacyPage};
 use super::new_version::NewVersion;
 use crate::audit::recorded::Recorded;
 use crate::crypto::provider::Ed25519;
@@ -313,7 +313,7 @@ pub enum Command {
     /// Create grants of an import, or update them to match their source.
     ImportGrants(ImportedGrants),
     /// Finalize an import for these keys, which belong to this store from then on.
-    FinaliseImport(ImportFinalisation),
+    FinalizeImport(ImportFinalization),
     /// Record something that the service did. No row changes.
     Record(Action),
 }
@@ -364,7 +364,7 @@ impl Command {
             | Self::ImportKey(_)
             | Self::RotateImported(_)
             | Self::ImportGrants(_)
-            | Self::FinaliseImport(_)
+            | Self::FinalizeImport(_)
             | Self::Record(_) => false,
         }
     }
@@ -385,7 +385,7 @@ impl Command {
             Self::ImportRows(page) => page.bodies.len(),
             Self::ImportKey(key) => 1 + key.versions.len(),
             Self::ImportGrants(imported) => imported.grants.len() + imported.withdrawn.len(),
-            Self::FinaliseImport(ended) => ended.keys.len(),
+            Self::FinalizeImport(ended) => ended.keys.len(),
             _ => 1,
         }
     }
@@ -428,7 +428,7 @@ impl Command {
             Self::ImportKey(imported) => Some(&imported.run),
             Self::RotateImported(rotation) => Some(&rotation.run),
             Self::ImportGrants(imported) => Some(&imported.run),
-            Self::FinaliseImport(end) => Some(&end.run),
+            Self::FinalizeImport(end) => Some(&end.run),
             _ => None,
         }
     }

@@ -143,7 +143,7 @@ pub struct ImportRotation {
 
 /// The finalization of an import for some of its keys.
 #[derive(Clone, Debug)]
-pub struct ImportFinalisation {
+pub struct ImportFinalization {
     /// The run that finalizes the import.
     pub run: ImportRun,
     /// The keys, which belong to this store from then on.

@@ -19,7 +19,7 @@ pub use command::{
     NewQuarantined, NewSigningKey, NewWrapping, Released, ResealedRow, Resealing, Wrapping,
 };
 pub use imported::{
-    ImportFinalisation, ImportRotation, ImportRun, ImportedGrant, ImportedGrants, ImportedKey, ImportedMaterial,
+    ImportFinalization, ImportRotation, ImportRun, ImportedGrant, ImportedGrants, ImportedKey, ImportedMaterial,
     ImportedVersion, LegacyPage,
 };
 pub use new_version::NewVersion;

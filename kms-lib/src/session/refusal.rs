@@ -33,7 +33,7 @@ pub(super) fn refusal(code: ErrorCode) -> Error {
         }
         ErrorCode::LimitExceeded => return limit_exceeded(),
         ErrorCode::ImportOpen => {
-            "the key belongs to an import that is not finalised; change it at its source and import again, or finalise \
+            "the key belongs to an import that is not finalized; change it at its source and import again, or finalize \
              the import"
         }
         ErrorCode::ImportSuperseded => {

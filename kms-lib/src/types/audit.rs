@@ -94,7 +94,7 @@ named!(
         /// Grants of an import were created, or updated to match their source.
         GrantImport = "GRANT_IMPORT",
         /// An import was finalized for the keys in the details; they belong to this store from then on.
-        ImportFinalise = "IMPORT_FINALISE",
+        ImportFinalize = "IMPORT_FINALIZE",
         /// A run of an import ended; the details have the numbers of imported rows.
         ImportEnd = "IMPORT_END",
         /// Plaintexts were encrypted.

@@ -128,7 +128,7 @@ async fn a_run_that_begins_last_knows_what_the_one_before_it_knew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_written_once_the_import_is_finalised() {
+async fn nothing_is_written_once_the_import_is_finalized() {
     let original = original!("clean");
     multiply(&original, 300);
     let place = place();
@@ -136,8 +136,8 @@ async fn nothing_is_written_once_the_import_is_finalised() {
     let session = admin(&kms);
     let stale = Stale::begin(&kms, &original).await;
     original.sql("DELETE FROM grants WHERE principal = 'svc-any'");
-    let report = import(&kms, &original, &ImportJob::default().finalise(true)).await;
-    assert!(report.finalised, "{report:?}");
+    let report = import(&kms, &original, &ImportJob::default().finalize(true)).await;
+    assert!(report.finalized, "{report:?}");
     // A key of the store's own now.
     session.disable_key("minted-1").await.unwrap();
     assert_eq!(stale.end().await, ErrorCode::ImportSuperseded);
@@ -174,14 +174,14 @@ async fn many_importers_at_once_leave_what_one_would() {
 
 /// The import of a log alone ends too.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_alone_is_finalised() {
+async fn a_log_alone_is_finalized() {
     let log = crate::legacy("format0.json");
     let source = ImportSource::parse(log.to_str().unwrap()).unwrap();
     let place = place();
     let kms = place.open().await;
     let session = admin(&kms);
-    let report = session.import_mini_kms(&source, &ImportJob::default().finalise(true)).await.unwrap();
-    assert!(report.finalised && report.log.unwrap().rows == 15);
+    let report = session.import_mini_kms(&source, &ImportJob::default().finalize(true)).await.unwrap();
+    assert!(report.finalized && report.log.unwrap().rows == 15);
     assert_eq!(code(session.import_mini_kms(&source, &ImportJob::default()).await), ErrorCode::WrongState);
     kms.close().await.unwrap();
 }

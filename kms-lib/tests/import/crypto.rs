@@ -134,7 +134,7 @@ async fn imported_versions_neither_encrypt_nor_sign_until_the_keys_are_rotated()
     assert_eq!(code(session.encrypt("aes256_gcm-1-0", b"x", &context).await), ErrorCode::WrongState);
     let algorithm = SignatureAlgorithm::RsaPkcs1Sha256;
     assert_eq!(code(session.sign("rsa_2048-1-1", b"x", algorithm).await), ErrorCode::WrongState);
-    // Until the import is finalised, the source decides.
+    // Until the import is finalized, the source decides.
     assert_eq!(code(session.rotate_key("aes256_gcm-1-0", None).await), ErrorCode::ImportOpen);
     let report = import(&kms, &original, &ImportJob::default().rotate(true)).await;
     assert_eq!((report.keys_rotated, report.keys_to_rotate), (4, 0));

@@ -116,7 +116,7 @@ async fn later_rows_are_carried_over() {
     let first = log_of(import(&kms, &original, &ImportJob::default()).await);
     assert!(first.rows > 20 && first.rows < 30);
     original.sql("INSERT INTO audit_logs SELECT * FROM later");
-    let second = log_of(import(&kms, &original, &ImportJob::default().finalise(true)).await);
+    let second = log_of(import(&kms, &original, &ImportJob::default().finalize(true)).await);
     assert_eq!((second.rows, seals(&session).await), (30, 2));
     assert_eq!((second.heads.count, &second.forks.count), (whole.heads.count, &whole.forks.count));
     let report = session.verify_audit().await.unwrap();

@@ -67,9 +67,9 @@ async fn a_run_that_is_killed_in_any_phase_is_carried_on() {
         ("", "SELECT COUNT(*) FROM keys", COPIES + 5),
         ("", "SELECT COUNT(*) FROM grants", GRANTS + 4),
         ("rotate", "SELECT COUNT(*) FROM key_versions WHERE origin = 'GENERATED'", COPIES + 4),
-        ("finalise", "SELECT COUNT(*) FROM keys WHERE import_final = 1", COPIES + 5),
+        ("finalize", "SELECT COUNT(*) FROM keys WHERE import_final = 1", COPIES + 5),
     ] {
-        if job == "finalise" {
+        if job == "finalize" {
             // Keys that are this store's own are not rotated by an import any more.
             let kms = here.open().await;
             let report = import(&kms, &original, &ImportJob::default().rotate(true)).await;
@@ -89,9 +89,9 @@ async fn a_run_that_is_killed_in_any_phase_is_carried_on() {
         }
     }
     let kms = here.open().await;
-    let job = ImportJob::default().rotate(true).finalise(true);
+    let job = ImportJob::default().rotate(true).finalize(true);
     let report = import(&kms, &original, &job).await;
-    assert!(report.is_complete() && report.finalised && report.keys_to_rotate == 0, "{report:?}");
+    assert!(report.is_complete() && report.finalized && report.keys_to_rotate == 0, "{report:?}");
     assert_eq!((report.keys.total, report.grants.total), (u64::from(COPIES) + 5, u64::from(GRANTS) + 4));
     let numbers = [
         ("SELECT COUNT(*) FROM keys WHERE import_final = 1", COPIES + 5),
@@ -130,12 +130,12 @@ async fn a_revocation_after_an_end_that_was_cut_off_is_carried_over() {
     here.open().await.close().await.unwrap();
     let finals = "SELECT COUNT(*) FROM keys WHERE import_final = 1";
     let rotated = "SELECT COUNT(*) FROM key_versions WHERE origin = 'GENERATED'";
-    let first = cut_off(&original, &here, "rotate finalise", rotated, COPIES + 4).await;
+    let first = cut_off(&original, &here, "rotate finalize", rotated, COPIES + 4).await;
     assert_eq!(first.number(finals).await, 0, "a rotation does not end the import of its key");
     let kms = first.open().await;
     import(&kms, &original, &ImportJob::default().rotate(true)).await;
     kms.close().await.unwrap();
-    let second = cut_off(&original, &first, "finalise", finals, COPIES + 5).await;
+    let second = cut_off(&original, &first, "finalize", finals, COPIES + 5).await;
     // By name, the copies 1, 10, 100 and so on are among the first hundred keys.
     let (revoked, disabled, of_version, gone) = (1, 10, 100, 101);
     original.sql(&format!(
@@ -164,9 +164,9 @@ async fn a_revocation_after_an_end_that_was_cut_off_is_carried_over() {
         assert_eq!(session.get_key(&*id(disabled)).await.unwrap().state, KeyState::Disabled);
         assert_eq!(session.get_key(&*id(gone)).await.unwrap().state, KeyState::Disabled);
         assert_eq!(session.get_version(&*id(of_version), 1).await.unwrap().state, VersionState::Revoked);
-        let report = import(&kms, &original, &ImportJob::default().finalise(true)).await;
+        let report = import(&kms, &original, &ImportJob::default().finalize(true)).await;
         assert_eq!((report.keys.updated, report.versions.updated), (0, 0), "{report:?}");
-        assert!(report.finalised && session.verify_audit().await.unwrap().ok);
+        assert!(report.finalized && session.verify_audit().await.unwrap().ok);
         assert_eq!(place.number(finals).await, i64::from(COPIES) + 5);
         assert_eq!(
             code(session.import_mini_kms(&original.source(), &ImportJob::default()).await),
@@ -197,7 +197,7 @@ async fn progress_is_told_by_stage_and_row() {
             told
         })
     };
-    let job = ImportJob::default().rotate(true).finalise(true).progress(Arc::clone(&progress));
+    let job = ImportJob::default().rotate(true).finalize(true).progress(Arc::clone(&progress));
     import(&kms, &original, &job).await;
     is_done.store(true, Ordering::SeqCst);
     let told = watching.join().unwrap();
@@ -225,8 +225,8 @@ async fn a_user_that_may_only_select_is_enough() {
     let place = place();
     let kms = place.open().await;
     let session = admin(&kms);
-    let report = session.import_mini_kms(&source, &ImportJob::default().rotate(true).finalise(true)).await.unwrap();
-    assert!(report.is_complete() && report.finalised && report.keys.imported == 5, "{report:?}");
+    let report = session.import_mini_kms(&source, &ImportJob::default().rotate(true).finalize(true)).await.unwrap();
+    assert!(report.is_complete() && report.finalized && report.keys.imported == 5, "{report:?}");
     assert_eq!(report.log.unwrap().rows, 30);
     kms.close().await.unwrap();
     // Without a right on one of them, the message names the table.
@@ -282,7 +282,7 @@ async fn a_source_that_was_rolled_back_takes_nothing_back() {
     kms.close().await.unwrap();
 }
 
-/// Until the import is finalised, its source decides on the keys; here they can only be revoked.
+/// Until the import is finalized, its source decides on the keys; here they can only be revoked.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_of_an_open_import_can_only_be_revoked() {
     let original = original!("clean");
@@ -306,8 +306,8 @@ async fn keys_of_an_open_import_can_only_be_revoked() {
     assert_eq!(session.revoke_version(key, 1).await.unwrap().open_import.as_deref(), Some("mini-kms"));
     assert_eq!(session.revoke_key("minted-1").await.unwrap().state, KeyState::Revoked);
     // What was revoked here stays that, whatever the source says; and then the rest is possible.
-    let report = import(&kms, &original, &ImportJob::default().finalise(true)).await;
-    assert!(report.finalised && report.versions.updated == 0, "{report:?}");
+    let report = import(&kms, &original, &ImportJob::default().finalize(true)).await;
+    assert!(report.finalized && report.versions.updated == 0, "{report:?}");
     assert_eq!(session.get_version(key, 1).await.unwrap().state, VersionState::Revoked);
     assert_eq!(session.get_key("minted-1").await.unwrap().state, KeyState::Revoked);
     session.update_key(key, edit()).await.unwrap();

@@ -74,7 +74,7 @@ async fn a_version_whose_row_is_refused_is_revoked_all_the_same() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_says_what_the_run_does() {
     for (name, versions) in [("clean", 0), ("forked", 0), ("clean", 250)] {
-        for job in [ImportJob::default(), ImportJob::default().rotate(true), ImportJob::default().finalise(true)] {
+        for job in [ImportJob::default(), ImportJob::default().rotate(true), ImportJob::default().finalize(true)] {
             let original = original!(name);
             if versions > 0 {
                 add_versions(&original, versions);
@@ -86,7 +86,7 @@ async fn a_dry_run_says_what_the_run_does() {
             assert!(report.is_complete() && report.versions.imported == 7 + u64::from(versions.max(1)), "{report:?}");
             assert_eq!(report.versions.total, report.versions.imported);
             assert_eq!(as_dry(report), dry, "{name} {versions} {job:?}");
-            if job.finalise {
+            if job.finalize {
                 kms.close().await.unwrap();
                 continue;
             }
@@ -125,7 +125,7 @@ async fn material_that_two_versions_have_is_named() {
     assert_eq!((report.versions.refused, report.versions.unchanged, report.keys.refused), (1, 9, 0), "{report:?}");
     assert!(!report.is_complete());
     let session = admin(&kms);
-    let end = session.import_mini_kms(&original.source(), &ImportJob::default().finalise(true)).await;
+    let end = session.import_mini_kms(&original.source(), &ImportJob::default().finalize(true)).await;
     assert_eq!(code(end), ErrorCode::WrongState);
     // The rest of its row is followed.
     original.sql(&format!("UPDATE key_versions SET state = 'REVOKED' WHERE key_id = '{MINTED}' AND version = 3"));
@@ -170,7 +170,7 @@ async fn rows_with_one_id_are_refused_and_counted() {
     assert_eq!((report.grants.refused, report.grants.withdrawn), (2, 1), "{report:?}");
     assert_eq!(found(&report, ImportFindingKind::SourceIncomplete), [("audit_logs", None)], "{report:?}");
     assert!(report.log.as_ref().unwrap().unread > 200 && !report.is_complete(), "{report:?}");
-    let end = session.import_mini_kms(&original.source(), &ImportJob::default().finalise(true)).await;
+    let end = session.import_mini_kms(&original.source(), &ImportJob::default().finalize(true)).await;
     assert_eq!(code(end), ErrorCode::WrongState);
     assert!(session.verify_audit().await.unwrap().ok);
     kms.close().await.unwrap();
@@ -291,11 +291,11 @@ async fn grants_that_allow_nothing_do_not_block_the_end() {
     let place = place();
     let kms = place.open().await;
     let session = admin(&kms);
-    let end = session.import_mini_kms(&original.source(), &ImportJob::default().finalise(true)).await;
+    let end = session.import_mini_kms(&original.source(), &ImportJob::default().finalize(true)).await;
     assert_eq!(code(end), ErrorCode::WrongState);
     original.sql("DELETE FROM grants WHERE principal = 'app-2'");
-    let report = import(&kms, &original, &ImportJob::default().finalise(true)).await;
-    assert!(report.finalised && report.grants.ignored == 2, "{report:?}");
+    let report = import(&kms, &original, &ImportJob::default().finalize(true)).await;
+    assert!(report.finalized && report.grants.ignored == 2, "{report:?}");
     assert_eq!(found(&report, ImportFindingKind::GrantRefused).len(), 2);
     kms.close().await.unwrap();
 }

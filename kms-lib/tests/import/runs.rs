@@ -58,7 +58,7 @@ pub fn multiply(original: &Original, copies: u32) {
 const CHILD: [&str; 4] =
     ["KMS_TEST_IMPORT_URL", "KMS_TEST_IMPORT_SECRET", "KMS_TEST_IMPORT_STORE", "KMS_TEST_IMPORT_JOB"];
 
-/// Starts a process that imports into a store; `job` has the words `rotate` and `finalise`, if they are wanted.
+/// Starts a process that imports into a store; `job` has the words `rotate` and `finalize`, if they are wanted.
 pub fn start_child(original: &Original, place: &Place, job: &str) -> Child {
     let store = place.file().display().to_string();
     let mut child = Command::new(std::env::current_exe().unwrap());
@@ -76,7 +76,7 @@ async fn child_that_imports() {
     let config = place().config().store_url(format!("sqlite:{store}"));
     let kms = kms_lib::Kms::open(config).await.unwrap();
     let source = kms_lib::ImportSource::parse(&url).unwrap().master_secret(&secret);
-    let job = ImportJob::default().rotate(job.contains("rotate")).finalise(job.contains("finalise"));
+    let job = ImportJob::default().rotate(job.contains("rotate")).finalize(job.contains("finalize"));
     admin(&kms).import_mini_kms(&source, &job).await.unwrap();
     kms.close().await.unwrap();
 }
@@ -181,7 +181,7 @@ async fn a_key_whose_row_is_refused_is_revoked_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_changes_at_the_source_is_carried_over_until_the_import_is_finalised() {
+async fn what_changes_at_the_source_is_carried_over_until_the_import_is_finalized() {
     let original = original!("clean");
     let place = place();
     let kms = place.open().await;
@@ -218,8 +218,8 @@ async fn what_changes_at_the_source_is_carried_over_until_the_import_is_finalise
     // Nor is what was revoked here brought back.
     session.revoke_version("minted-1", 1).await.unwrap();
     session.revoke_key("aes256_gcm-1-2").await.unwrap();
-    let report = import(&kms, &original, &ImportJob::default().finalise(true)).await;
-    assert!(report.finalised);
+    let report = import(&kms, &original, &ImportJob::default().finalize(true)).await;
+    assert!(report.finalized);
     assert_eq!(version("minted-1", 1).await.unwrap().state, VersionState::Revoked);
     assert_eq!(code(session.encrypt("aes256_gcm-1-2", b"x", &Context::new()).await), ErrorCode::KeyRevoked);
     // From now on the keys are this store's own.
@@ -267,8 +267,8 @@ async fn a_rotation_at_the_source_does_not_meet_one_here() {
     let second = session.get_version("minted-1", 2).await.unwrap();
     assert_eq!((second.state, second.not_after), (VersionState::Disabled, None), "it decrypts for ever");
     session.encrypt("minted-1", b"x", &Context::new()).await.unwrap();
-    let report = import(&kms, &original, &ImportJob::default().finalise(true).rotate(true)).await;
-    assert!(report.finalised && report.keys_to_rotate == 0, "{report:?}");
+    let report = import(&kms, &original, &ImportJob::default().finalize(true).rotate(true)).await;
+    assert!(report.finalized && report.keys_to_rotate == 0, "{report:?}");
     assert!(session.verify_audit().await.unwrap().ok);
     kms.close().await.unwrap();
 }
@@ -297,7 +297,7 @@ async fn a_database_that_has_nothing_of_the_imported_one_needs_another_name() {
     let twice = import(&kms, &clean, &ImportJob::default().name("third")).await;
     assert_eq!((twice.keys.refused, twice.keys.imported, twice.is_complete()), (5, 0, false));
     assert!(twice.findings.iter().any(|it| it.code == Some(ErrorCode::Conflict)), "{twice:?}");
-    let third = ImportJob::default().name("third").finalise(true);
+    let third = ImportJob::default().name("third").finalize(true);
     assert_eq!(code(session.import_mini_kms(&clean.source(), &third).await), ErrorCode::WrongState);
     assert!(session.verify_audit().await.unwrap().ok);
     kms.close().await.unwrap();

@@ -33,7 +33,7 @@ async fn the_master_secret_is_checked_before_anything_is_written() {
     assert_eq!(refused(&from()).await, ErrorCode::InvalidRootKey);
 }
 
-/// A wrong secret is noticed by any version that the original's own root key wrapped, and the right one is recognised
+/// A wrong secret is noticed by any version that the original's own root key wrapped, and the right one is recognized
 /// behind any number of damaged ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_master_secret_is_tried_with_every_version() {
@@ -281,8 +281,8 @@ async fn what_is_damaged_is_named_and_the_rest_comes_over() {
     let changed = report.findings.iter().filter(|it| it.kind == kms_lib::ImportFindingKind::KeyChanged).count();
     assert_eq!(changed, 2, "{report:?}");
     assert_eq!(code(session.get_version(key, 1).await), ErrorCode::VersionNotFound);
-    let finalised = session.import_mini_kms(&original.source(), &ImportJob::default().finalise(true)).await;
-    assert_eq!(code(finalised), ErrorCode::WrongState, "what was refused would be lost");
+    let finalized = session.import_mini_kms(&original.source(), &ImportJob::default().finalize(true)).await;
+    assert_eq!(code(finalized), ErrorCode::WrongState, "what was refused would be lost");
     assert!(session.verify_audit().await.unwrap().ok);
     kms.close().await.unwrap();
 }

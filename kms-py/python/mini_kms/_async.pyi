@@ -283,7 +283,7 @@ class AsyncSession:
         name: str = "mini-kms",
         dry_run: bool = False,
         rotate: bool = False,
-        finalise: bool = False,
+        finalize: bool = False,
         fold_principals: bool = False,
         progress: Progress | None = None,
     ) -> ImportReport: ...

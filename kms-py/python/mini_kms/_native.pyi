@@ -403,7 +403,7 @@ class Session:
         name: str = "mini-kms",
         dry_run: bool = False,
         rotate: bool = False,
-        finalise: bool = False,
+        finalize: bool = False,
         fold_principals: bool = False,
         progress: Progress | None = None,
     ) -> reports.ImportReport: ...

@@ -364,7 +364,7 @@ class ImportReport:
 
     name: str
     dry_run: bool
-    finalised: bool
+    finalized: bool
     keys: ImportCounts
     versions: ImportCounts
     grants: ImportCounts

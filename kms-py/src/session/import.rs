@@ -22,9 +22,9 @@ impl Session {
     /// mini_kms._errors.InvalidConfiguration: dump.sql: an SQL dump cannot be read directly; ...
     #[pyo3(signature = (
         source, *, password=None, master_secret=None, master_secret_file=None, aws_region=None, aws_endpoint=None,
-        name=None, dry_run=false, rotate=false, finalise=false, fold_principals=false, progress=None
+        name=None, dry_run=false, rotate=false, finalize=false, fold_principals=false, progress=None
     ), text_signature = "($self, source, *, password=None, master_secret=None, master_secret_file=None, \
-        aws_region=None, aws_endpoint=None, name='mini-kms', dry_run=False, rotate=False, finalise=False, \
+        aws_region=None, aws_endpoint=None, name='mini-kms', dry_run=False, rotate=False, finalize=False, \
         fold_principals=False, progress=None)")]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn import_mini_kms<'py>(
@@ -39,7 +39,7 @@ impl Session {
         name: Option<Text>,
         dry_run: bool,
         rotate: bool,
-        finalise: bool,
+        finalize: bool,
         fold_principals: bool,
         progress: Option<Py<PyAny>>,
     ) -> Outcome<Bound<'py, PyAny>> {
@@ -67,7 +67,7 @@ impl Session {
         let mut job = ImportJob::default()
             .dry_run(dry_run)
             .rotate(rotate)
-            .finalise(finalise)
+            .finalize(finalize)
             .fold_principals(fold_principals)
             .progress(Arc::clone(&meter));
         if let Some(name) = name {

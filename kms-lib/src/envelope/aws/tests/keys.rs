@@ -108,7 +108,7 @@ fn an_alias_is_resolved_and_then_held_to_its_key() {
 }
 
 #[test]
-fn a_key_by_id_or_arn_is_recognised_without_a_call() {
+fn a_key_by_id_or_arn_is_recognized_without_a_call() {
     with_aws(test_name!(), &[], async |aws| {
         let (key, other) = (aws.admin.create_key(), aws.admin.create_key());
         for name in [&key.id, &key.arn] {
