@@ -58,5 +58,10 @@ def test_everything_comes_over(tmp_path: Path) -> None:
         ]
         with pytest.raises(mini_kms.ImportOpen):
             alice.rotate_key("minted-1")
-        assert alice.import_mini_kms(older, master_secret=KNOWN["masterKey"], finalize=True).finalized
+        with pytest.raises(mini_kms.InvalidConfiguration, match="AWS KMS key"):
+            alice.import_mini_kms(older, master_secret=KNOWN["masterKey"], aws_keys=["my key"])
+        end = alice.import_mini_kms(
+            older, master_secret=KNOWN["masterKey"], aws_keys=["alias/old"], finalize=True, allow_incomplete=True
+        )
+        assert end.finalized
         assert alice.rotate_key("minted-1").current_version > 1

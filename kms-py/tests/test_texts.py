@@ -43,7 +43,7 @@ def texts(kind: str) -> Iterator[tuple[str, str, list[str]]]:
 def lone(argument: str) -> Any:
     if argument in ("context", "destination_context", "metadata"):
         return {"row": LONE}
-    return [LONE] if argument == "allow" else LONE
+    return [LONE] if argument in ("allow", "aws_keys") else LONE
 
 
 def refused(method: Any, argument: str, others: dict[str, Any]) -> None:

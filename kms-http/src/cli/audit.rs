@@ -185,6 +185,7 @@ pub(super) fn describe_imported(log: &LegacyLog) -> Vec<String> {
         (&log.gone, "were deleted from the source after they had been imported"),
         (&log.oversized, "are longer than 4 MiB and were not imported"),
         (&log.unsearched, "were altered, or were not checked completely because there were too many such rows"),
+        (&log.order_lost, "were altered, or MySQL's type JSON lost the order of their names: that cannot be decided"),
     ] {
         if let Some(first) = rows.ids.first() {
             lines.push(format!("old log     {source}: {} rows {what}; the first is {first}", rows.count));

@@ -20,6 +20,8 @@ const PASSWORD_FILE: &str = "KMS_IMPORT_PASSWORD_FILE";
 /// Variables that override the AWS SDK's region and endpoint for key material that AWS KMS wrapped.
 const AWS_REGION: &str = "KMS_IMPORT_AWS_REGION";
 const AWS_ENDPOINT: &str = "KMS_IMPORT_AWS_ENDPOINT";
+/// Variable for the keys in AWS KMS that the import may use, separated by commas, in addition to `--aws-key`.
+const AWS_KEYS: &str = "KMS_IMPORT_AWS_KEYS";
 /// Maximum size of the password file, in bytes.
 const PASSWORD_BYTES: usize = 4096;
 
@@ -53,6 +55,13 @@ pub struct MiniKms {
     /// Finalize the import: from now on the keys are managed in this store only
     #[arg(long)]
     finalize: bool,
+    /// Finalize although keys, grants or rows of the log could not be imported; they never are afterwards
+    #[arg(long, requires = "finalize")]
+    allow_incomplete: bool,
+    /// A key in AWS KMS that may decrypt the source's key material (an ARN, or as the source names it); repeatable. No
+    /// other key is ever called
+    #[arg(long = "aws-key", value_name = "ARN")]
+    aws_keys: Vec<String>,
     /// Keep upper and lower case in the principals of grants, instead of folding them as the service does
     #[arg(long)]
     exact_principals: bool,
@@ -70,6 +79,7 @@ pub fn run(command: Import, key_file: Option<&Path>, settings: Settings, as_json
         .dry_run(options.dry_run)
         .rotate(options.rotate)
         .finalize(options.finalize)
+        .allow_incomplete(options.allow_incomplete)
         .fold_principals(!options.exact_principals)
         .progress(Arc::clone(&progress));
     with_store(settings, |_, session| async move {
@@ -86,6 +96,11 @@ fn source(options: &MiniKms, key_file: Option<&Path>) -> Result<ImportSource, Fa
     };
     if let Some(path) = key_file {
         source = source.master_secret_file(path)?;
+    }
+    let listed = variable(AWS_KEYS)?.unwrap_or_default();
+    let listed = listed.split(',').map(str::trim).filter(|key| !key.is_empty());
+    for key in options.aws_keys.iter().map(String::as_str).chain(listed) {
+        source = source.aws_key(key)?;
     }
     let (region, endpoint) = (variable(AWS_REGION)?, variable(AWS_ENDPOINT)?);
     if region.is_some() || endpoint.is_some() {

@@ -23,6 +23,8 @@ mod tests;
 pub use aws::AwsRootKey;
 #[cfg(all(feature = "aws-kms", feature = "import"))]
 pub use aws::ForeignKeys;
+#[cfg(feature = "import")]
+pub use aws::KeyName;
 pub use binding::Binding;
 pub use calls::{CALL_BOUNDS, CallMetrics, Calls, RootKeyOperation};
 pub use connect::{NewRootKey, connect_new};

@@ -11,7 +11,8 @@ use crate::types::key::{Key, KeyPurpose, KeyState, KeyType, KeyVersion, Origin, 
 
 /// The number of keys that are finalized with one record.
 const PAGE: usize = 100;
-/// The number of version numbers that are left free for the source's own rotations while it continues to run.
+/// The number of version numbers that are left free for rotations at the source. Also if this run is to finalize the
+/// import: if it is killed in between, the source may rotate before the next run.
 const LEFT_TO_SOURCE: u32 = 1_000;
 
 /// A key that is due for rotation.
@@ -23,9 +24,10 @@ struct Due {
 
 impl Run<'_> {
     pub(super) async fn finish(&mut self) -> Result<()> {
-        if self.job.finalize && !self.report.is_complete() {
+        if self.job.finalize && !self.job.allow_incomplete && !self.report.is_complete() {
             let text = "the import is not finalized: keys, versions, grants or rows of the log were refused; see the \
-                        report of a dry run, and correct the source";
+                        report of a run without finalize, and correct the source, or allow an incomplete import if \
+                        this store may do without them";
             return Err(Error::new(ErrorCode::WrongState, text));
         }
         let (due, not_rotated) = self.keys_to_rotate();
@@ -43,6 +45,7 @@ impl Run<'_> {
                 self.report.keys_rotated += 1;
                 self.report.keys_to_rotate -= 1;
             }
+            self.job.tell(ImportStage::Finish, total, total);
         }
         if self.job.finalize && !self.job.dry_run {
             self.finalize().await?;
@@ -88,8 +91,7 @@ impl Run<'_> {
     }
 
     async fn rotate(&self, due: &Due) -> Result<()> {
-        let gap = if self.job.finalize { 0 } else { LEFT_TO_SOURCE };
-        let number = due.current.saturating_add(1).saturating_add(gap);
+        let number = due.current.saturating_add(1).saturating_add(LEFT_TO_SOURCE);
         let made = self.session.generate(due.key_type).await?;
         let new = self.session.wrap(due.id, number, due.key_type, &made).await?;
         let rotation = ImportRotation { run: self.run.clone(), key: due.id, new };
@@ -117,6 +119,7 @@ impl Run<'_> {
             let end = ImportFinalization { run: self.run.clone(), keys: page.to_vec(), is_last };
             self.session.change(intent, Command::FinalizeImport(end)).await?;
             if is_last {
+                self.job.tell(ImportStage::Finish, done, done);
                 return Ok(());
             }
         }

@@ -62,8 +62,7 @@ impl Run<'_> {
     /// Imports every grant, page by page, and withdraws grants that are no longer in the source.
     pub(super) async fn import_grants(&mut self) -> Result<()> {
         let folded = self.folded_principals().await?;
-        let repeated: HashSet<String> =
-            self.source.repeated(Table::Grants).await?.into_iter().map(|(id, _)| id).collect();
+        let repeated = self.source.repeated(Table::Grants).await?;
         let total = self.source.counts().await?.grants;
         let mut seen: HashSet<GrantId> = HashSet::new();
         let mut after: Option<String> = None;
@@ -74,10 +73,9 @@ impl Run<'_> {
             after = Some(last.id.clone());
             let mut mapped = Vec::new();
             for row in &page {
-                let is_repeated = repeated.contains(&row.id.to_lowercase());
-                let one = if is_repeated { Err(repeated_id()) } else { self.map(row, &folded) };
+                let one = if repeated.has(&row.id) { Err(repeated_id()) } else { self.map(row, &folded) };
                 match one {
-                    // Only so many repeated ids are looked up before.
+                    // The ids of a table without snapshots may be repeated since.
                     Ok(one) if seen.contains(&one.grant.id) => self.refuse_grant(row, &repeated_id()),
                     Ok(one) => {
                         seen.insert(one.grant.id);
@@ -189,6 +187,10 @@ impl Run<'_> {
             Some(key) if key.import.as_ref().is_some_and(|import| is_of_source(&import.source)) => Ok(scope),
             // In a dry run the keys are not stored.
             None if self.planned.has_key(id) => Ok(scope),
+            None if self.refused_keys.contains(&id) => {
+                let text = format!("its key {id} was not imported; the grant is once the key is");
+                Err(Refusal::Refused(Error::new(ErrorCode::KeyNotFound, text)))
+            }
             _ => {
                 let text = format!("its key {id} did not come from this source");
                 Err(Refusal::Void(Error::new(ErrorCode::KeyNotFound, text)))

@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 use futures_util::StreamExt;
 
 use super::mapping::name_of;
-use super::part::{Done, Part};
+use super::part::{Done, Failure, Part};
 use super::report::{ImportFindingKind, ImportStage};
 use super::run::{Run, is_outage};
-use super::source::{SourceKey, SourceVersion, Table};
+use super::source::{Repeated, SourceKey, SourceVersion, Table};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::{KeyId, VersionId};
@@ -25,10 +25,10 @@ const AT_ONCE: usize = 8;
 /// State shared by all keys of a run.
 #[derive(Default)]
 pub(super) struct KeysSeen {
-    /// Ids, in lower case, that several rows of the source have: it is unknown which row is valid.
-    repeated_keys: HashSet<String>,
-    /// Versions that several rows of the source have, by key and number.
-    repeated_versions: HashSet<(String, i64)>,
+    /// Ids that several rows of the source have.
+    repeated_keys: Repeated,
+    /// Versions that several rows of the source have.
+    repeated_versions: Repeated,
     /// The version that each id belongs to, here and in the source.
     version_ids: HashMap<VersionId, (KeyId, u32)>,
     /// The names given to keys of this run.
@@ -38,7 +38,7 @@ pub(super) struct KeysSeen {
     /// The number of version rows read.
     versions_read: u64,
     /// The repeated keys whose versions were read already.
-    repeated_read: HashSet<String>,
+    repeated_read: Repeated,
 }
 
 impl Run<'_> {
@@ -64,8 +64,8 @@ impl Run<'_> {
     }
 
     async fn begin_keys(&mut self) -> Result<KeysSeen> {
-        let repeated_keys = self.source.repeated(Table::Keys).await?.into_iter().map(|(id, _)| id).collect();
-        let repeated_versions = self.source.repeated(Table::Versions).await?.into_iter().collect();
+        let repeated_keys = self.source.repeated(Table::Keys).await?;
+        let repeated_versions = self.source.repeated(Table::Versions).await?;
         let snapshot = self.session.shared().catalog.snapshot();
         let version_ids = snapshot.versions().map(|version| (version.id, (version.key_id, version.version))).collect();
         Ok(KeysSeen { repeated_keys, repeated_versions, version_ids, ..KeysSeen::default() })
@@ -89,11 +89,13 @@ impl Run<'_> {
         for row in page {
             let (mut after, mut is_first, mut is_early) = (0, true, false);
             let mut numbers = HashSet::new();
-            let folded = row.id.to_lowercase();
-            if seen.repeated_keys.contains(&folded) && !seen.repeated_read.insert(folded) {
-                // Its versions came with the first row of this id.
-                parts.push(self.part(row, Vec::new(), is_first, seen));
-                continue;
+            if seen.repeated_keys.has(&row.id) {
+                if seen.repeated_read.has(&row.id) {
+                    // Its versions came with the first row of this id.
+                    parts.push(self.part(row, Vec::new(), is_first, seen));
+                    continue;
+                }
+                seen.repeated_read.add(Table::Keys, &row.id, 0)?;
             }
             loop {
                 let mut versions = self.source.versions(&row.id, after, VERSIONS).await?;
@@ -127,14 +129,12 @@ impl Run<'_> {
 
     /// A part, with its name and its ambiguous rows, which depend on all other rows.
     fn part(&self, row: SourceKey, versions: Vec<SourceVersion>, is_first: bool, seen: &mut KeysSeen) -> Part {
-        let folded = row.id.to_lowercase();
         let repeated = || Error::new(ErrorCode::Conflict, "several rows of the source have this id");
-        let refusal = seen.repeated_keys.contains(&folded).then(repeated);
+        let refusal = seen.repeated_keys.has(&row.id).then(repeated);
         let mut refused = HashMap::new();
         let key = row.id.parse::<KeyId>();
         for version in &versions {
-            let place = (folded.clone(), version.version);
-            if seen.repeated_versions.contains(&place) {
+            if seen.repeated_versions.has_version(&row.id, version.version) {
                 let text = "several rows of the source have this number";
                 refused.insert(version.version, Error::new(ErrorCode::Conflict, text));
             } else if let (Ok(key), Ok(id), Ok(number)) =
@@ -166,13 +166,14 @@ impl Run<'_> {
     async fn import_parts(&mut self, parts: Vec<Part>, seen: &mut KeysSeen) -> Result<()> {
         let this = &*self;
         let work: Vec<_> = parts.iter().map(|part| this.import_part(part)).collect();
-        let done: Vec<Result<Done>> = futures_util::stream::iter(work).buffered(AT_ONCE).collect().await;
+        let done: Vec<std::result::Result<Done, Failure>> =
+            futures_util::stream::iter(work).buffered(AT_ONCE).collect().await;
         let mut outage = Ok(());
         for (part, done) in parts.iter().zip(done) {
             match done {
                 Ok(done) => self.count(part, done, seen),
-                Err(error) if is_outage(&error) => outage = Err(error),
-                Err(error) => self.refuse_part(part, &error).await?,
+                Err(Failure::Run(error)) => outage = Err(error),
+                Err(Failure::Rows(error)) => self.refuse_part(part, &error).await?,
             }
         }
         outage
@@ -180,6 +181,7 @@ impl Run<'_> {
 
     /// Counts a refused part, and applies its revocations and disabling here.
     async fn refuse_part(&mut self, part: &Part, error: &Error) -> Result<()> {
+        self.refused_keys.extend(part.row.id.parse::<KeyId>());
         if part.is_first {
             self.report.keys.refused += 1;
         }

@@ -6,11 +6,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::report::ImportStage;
+use super::row_lengths::check_length;
 use super::run::Run;
 use super::source::{AuditRow, RECORD_BYTES};
 use crate::audit::canonical::canonical;
 use crate::audit::legacy::{
-    Chain, Entry, LegacyLog, LegacyRow, SealedIds, SealedLog, Search, StoredRow, findings, leaf, sealed_log,
+    Chain, Doubt, Entry, LegacyLog, LegacyRow, SealedIds, SealedLog, Search, StoredRow, findings, leaf, sealed_log,
 };
 use crate::audit::tree::Frontier;
 use crate::ledger::Details;
@@ -133,13 +134,11 @@ impl Run<'_> {
             (checked, search) = self.compute(check).await?;
             for row in checked {
                 match row {
-                    Checked::Row(entry, false) => chain.add(entry),
-                    Checked::Row(entry, true) => {
-                        chain.source.unsearched.add(&entry.id);
+                    Checked::Row(entry, doubt) => {
+                        chain.source.note_doubt(doubt, &entry.id);
                         chain.add(entry);
                     }
-                    Checked::Here(id, true) => chain.source.unsearched.add(&id),
-                    Checked::Here(_, false) => {}
+                    Checked::Here(id, doubt) => chain.source.note_doubt(doubt, &id),
                     Checked::Oversized(id) => chain.source.oversized.add(&id),
                 }
             }
@@ -155,6 +154,12 @@ impl Run<'_> {
     /// Writes the rows that are not sealed yet, and seals them. The last record has the findings.
     async fn write(&mut self, chain: &Chain, log: &LegacyLog, findings_at: Option<u64>) -> Result<()> {
         let (sealed, new) = chain.entries().split_at(chain.sealed());
+        // Rows that came since the first look.
+        if let Some(limit) = self.message_limit().await? {
+            let check =
+                |entry: &Entry| check_length(&entry.id, entry.bytes.into(), limit, "no new row of it was written");
+            new.iter().try_for_each(check)?;
+        }
         let mut tree = Frontier::new();
         sealed.iter().for_each(|entry| tree.push(entry.leaf));
         let mut pages = pages_of(new).into_iter().peekable();
@@ -183,7 +188,7 @@ impl Run<'_> {
         let ids: Vec<String> = entries.iter().map(|entry| entry.id.to_string()).collect();
         let mut by_id: HashMap<String, Vec<LegacyRow>> = HashMap::new();
         for row in self.source.audit_rows_by_id(&ids).await? {
-            by_id.entry(row.id.clone()).or_default().push(legacy_row(row));
+            by_id.entry(row.id.clone()).or_default().push(row.into_legacy());
         }
         let mut rows = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -268,10 +273,10 @@ enum ToSearch {
 
 /// A row that was searched.
 enum Checked {
-    /// The row is imported. The flag says that its text was searched without success and not completely.
-    Row(Entry, bool),
-    /// It is here already. Whether it was sealed as altered because its text was not searched everywhere.
-    Here(String, bool),
+    /// The row is imported; with a doubt if it counts as altered and may not be.
+    Row(Entry, Option<Doubt>),
+    /// It is here already, sealed as altered; with a doubt about that.
+    Here(String, Option<Doubt>),
     /// It is too long.
     Oversized(String),
 }
@@ -282,7 +287,10 @@ impl ToSearch {
             Self::New(row) => check_row(row, search),
             Self::Altered(row, is_same) => {
                 let is_found = search.reproduce(&row).is_some();
-                Checked::Here(row.id, search.is_cut() || (is_found && is_same))
+                // A row that is found now was not searched completely when it was sealed.
+                let found = (is_found && is_same).then_some(Doubt::Unsearched);
+                let is_of_sealed = |doubt: &Doubt| is_same || *doubt == Doubt::Unsearched;
+                Checked::Here(row.id, found.or(search.doubt().filter(is_of_sealed)))
             }
         }
     }
@@ -293,14 +301,14 @@ fn check_row(row: AuditRow, search: &mut Search) -> Checked {
     if row.bytes > RECORD_BYTES {
         return Checked::Oversized(row.id);
     }
-    let row = legacy_row(row);
+    let row = row.into_legacy();
     let format = search.reproduce(&row);
     let entry = Entry::new(&StoredRow { row, format });
     // In JSON it may be longer.
     if u64::from(entry.bytes) > RECORD_BYTES {
         return Checked::Oversized(entry.id.into());
     }
-    Checked::Row(entry, format.is_none() && search.is_cut())
+    Checked::Row(entry, search.doubt().filter(|_| format.is_none()))
 }
 
 /// Holds a row of the source against the one that is here: of several with its id, the one that is just like it, or
@@ -312,7 +320,7 @@ fn compare(chain: &mut Chain, here: &SealedIds, row: AuditRow, is_there: &mut [b
         Some(first) => first,
         None => return Some(ToSearch::New(row)),
     };
-    let row = legacy_row(row);
+    let row = row.into_legacy();
     let is_same = |at: &u32| {
         let stored = StoredRow { row: row.clone(), format: chain.entry(*at).format };
         leaf(&stored.body()) == chain.entry(*at).leaf
@@ -324,25 +332,6 @@ fn compare(chain: &mut Chain, here: &SealedIds, row: AuditRow, is_there: &mut [b
         chain.note_changed(first);
     }
     chain.entry(at).format.is_none().then_some(ToSearch::Altered(row, same.is_some()))
-}
-
-fn legacy_row(row: AuditRow) -> LegacyRow {
-    let AuditRow {
-        id,
-        timestamp,
-        actor,
-        role,
-        action,
-        request_id,
-        details,
-        key_id,
-        key_version,
-        prev_hash,
-        hash,
-        status,
-        bytes: _,
-    } = row;
-    LegacyRow { id, timestamp, actor, role, action, request_id, details, key_id, key_version, prev_hash, hash, status }
 }
 
 fn altered() -> Error {

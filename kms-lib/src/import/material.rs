@@ -74,7 +74,7 @@ impl Opener {
             workers: workers.clone(),
             principal: principal.to_owned(),
             #[cfg(feature = "aws-kms")]
-            aws: crate::envelope::ForeignKeys::new(from.aws_settings().cloned()),
+            aws: crate::envelope::ForeignKeys::new(from.aws_settings().cloned(), from.aws_keys().to_vec()),
         }
     }
 
@@ -97,8 +97,8 @@ impl Opener {
         }
     }
 
-    /// Opens the material of a version. `RootKeyUnavailable` if AWS KMS does not respond; any other error concerns this
-    /// material.
+    /// Opens the material of a version. `RootKeyUnavailable` if AWS KMS does not respond, and `RootKeyRefused` if it
+    /// refuses or the key is not allowed.
     pub async fn open(&self, of: Of, version: &SourceVersion) -> Result<OpenedMaterial> {
         let wrapped = wrapping_of(of, version)?;
         let plaintext = match wrapped.algorithm.as_str() {

@@ -16,6 +16,7 @@ mod planned;
 mod reach;
 mod report;
 mod restrict;
+mod row_lengths;
 mod run;
 mod shown;
 mod source;

@@ -48,6 +48,20 @@ pub(super) struct Done {
     pub materials: Vec<(i64, [u8; 32])>,
 }
 
+/// The failure of a part.
+pub(super) enum Failure {
+    /// It ends the run: this store, or the service, cannot go on.
+    Run(Error),
+    /// It concerns these rows only, and the run goes on with others.
+    Rows(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        if is_outage(&error) { Self::Run(error) } else { Self::Rows(error) }
+    }
+}
+
 /// A version that is ready to be written.
 struct Prepared {
     version: ImportedVersion,
@@ -62,14 +76,14 @@ struct Prepared {
 }
 
 impl Run<'_> {
-    pub(super) async fn import_part(&self, part: &Part) -> Result<Done> {
+    pub(super) async fn import_part(&self, part: &Part) -> std::result::Result<Done, Failure> {
         if let Some(refusal) = &part.refusal {
-            return Err(refusal.clone());
+            return Err(Failure::Rows(refusal.clone()));
         }
         let (mut key, changed) = key_of(&part.row, &self.run)?;
         let mut done = Done { changed, versions: part.versions.len() as u64, ..Done::default() };
         if self.is_final(&key)? {
-            return self.restrict_final(part, done).await;
+            return Ok(self.restrict_final(part, done).await?);
         }
         let mut opened = Vec::new();
         for row in &part.versions {
@@ -82,11 +96,12 @@ impl Run<'_> {
                     opened.extend(prepared.opened.map(|material| (prepared.version.version, material)));
                     key.versions.push(prepared.version);
                 }
-                Err(error) if is_outage(&error) => return Err(error),
-                Err(error) if number == part.row.current_version => {
-                    return Err(error.clone().with_message(format!("the current version: {}", error.message())));
+                Err(Failure::Run(error)) => return Err(Failure::Run(error)),
+                Err(Failure::Rows(error)) if number == part.row.current_version => {
+                    let text = format!("the current version: {}", error.message());
+                    return Err(Failure::Rows(error.with_message(text)));
                 }
-                Err(error) => {
+                Err(Failure::Rows(error)) => {
                     key.versions.extend(self.revoked(key.id, row));
                     done.refused.push((number, error));
                 }
@@ -136,23 +151,38 @@ impl Run<'_> {
     }
 
     /// A version, and its material if it is not here yet.
-    async fn prepare(&self, key: &ImportedKey, part: &Part, row: &SourceVersion) -> Result<Prepared> {
+    async fn prepare(
+        &self,
+        key: &ImportedKey,
+        part: &Part,
+        row: &SourceVersion,
+    ) -> std::result::Result<Prepared, Failure> {
         if let Some(refused) = part.refused.get(&row.version) {
-            return Err(refused.clone());
+            return Err(Failure::Rows(refused.clone()));
         }
         let version = version_of(row)?;
         let of = Of { key: key.id, key_type: key.key_type, version: version.version };
         let present = self.session.shared().catalog.snapshot().version(key.id, version.version).cloned();
         match present {
-            Some(present) => self.compare(of, version, row, &present),
+            Some(present) => Ok(self.compare(of, version, row, &present)?),
             None => self.open(of, version, row).await,
         }
     }
 
     /// Prepares a version that exists here. Its material is compared with the source's if that opens without AWS KMS.
     fn compare(&self, of: Of, version: ImportedVersion, row: &SourceVersion, present: &KeyVersion) -> Result<Prepared> {
-        if present.origin != Origin::Imported || present.id != version.id {
-            return Err(Error::new(ErrorCode::Conflict, "the key has a different version with this number here"));
+        if present.origin == Origin::Imported && present.id != version.id {
+            let text = "the version was imported with another id before";
+            return Err(Error::new(ErrorCode::Conflict, text));
+        }
+        if present.origin != Origin::Imported {
+            let text = format!(
+                "the key has a different version {} here, made by an import with rotate: the source rotated the key \
+                 more often than numbers were left to it; import into a new store, without rotate until the clients \
+                 are switched",
+                version.version
+            );
+            return Err(Error::new(ErrorCode::Conflict, text));
         }
         let (mut digest, mut changed, mut refused) = (None, None, None);
         match self.opener.reopen(of, row) {
@@ -170,8 +200,17 @@ impl Run<'_> {
         Ok(Prepared { version, opened: None, digest, changed, refused })
     }
 
-    async fn open(&self, of: Of, mut version: ImportedVersion, row: &SourceVersion) -> Result<Prepared> {
-        let opened = self.opener.open(of, row).await?;
+    async fn open(
+        &self,
+        of: Of,
+        mut version: ImportedVersion,
+        row: &SourceVersion,
+    ) -> std::result::Result<Prepared, Failure> {
+        let opened = self.opener.open(of, row).await.map_err(|error| match error.code() {
+            // A root key of the source does not respond, and others may.
+            ErrorCode::RootKeyUnavailable => Failure::Rows(error),
+            _ => error.into(),
+        })?;
         version.new = Some(ImportedMaterial {
             material: Material { wrapped: Vec::new(), public_key_pem: opened.public_key_pem.clone() },
             fingerprint: fingerprint(of.key, of.version, of.key_type, &opened.secret)?,

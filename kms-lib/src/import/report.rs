@@ -33,6 +33,8 @@ pub struct ImportJob {
     pub rotate: bool,
     /// Finalize the import: from then on the keys belong to this store, and the source is not read again.
     pub finalize: bool,
+    /// Finalize the import although keys, versions, grants or rows of the log could not be imported.
+    pub allow_incomplete: bool,
     /// Fold the principals of grants to lower case, as `kms-http` does with the names that it takes from headers.
     pub fold_principals: bool,
     /// Receives the progress of the import.
@@ -46,6 +48,7 @@ impl Default for ImportJob {
             dry_run: false,
             rotate: false,
             finalize: false,
+            allow_incomplete: false,
             fold_principals: false,
             progress: None,
         }
@@ -75,6 +78,13 @@ impl ImportJob {
     #[must_use]
     pub fn finalize(mut self, finalize: bool) -> Self {
         self.finalize = finalize;
+        self
+    }
+    /// Whether the import is finalized although something could not be imported, such as keys whose root key in AWS KMS
+    /// is lost. This store never gets it: a finalized import is not continued.
+    #[must_use]
+    pub fn allow_incomplete(mut self, allow: bool) -> Self {
+        self.allow_incomplete = allow;
         self
     }
     /// Whether principals are folded to lower case.

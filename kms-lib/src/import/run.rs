@@ -1,5 +1,7 @@
 //! One run of an import.
 
+use std::collections::HashSet;
+
 use sha2::{Digest, Sha256};
 
 use super::material::{Of, Opener, no_secret};
@@ -33,6 +35,8 @@ pub(super) struct Run<'a> {
     pub planned: Planned,
     /// Keys that were imported before and are no longer in the source, by id and name.
     pub missing: Vec<(KeyId, String)>,
+    /// Keys of the source that this run could not import.
+    pub refused_keys: HashSet<KeyId>,
     /// The salt for hashes of material: equal material is noticed, and the hashes reveal nothing.
     pub salt: [u8; 32],
 }
@@ -47,11 +51,12 @@ impl Session {
     /// that would have another meaning here are imported so that they deny. The report names everything that was not
     /// imported unchanged.
     ///
-    /// The master secret is checked before anything is written (`WrongRootKey`). The next run continues an interrupted
-    /// one; a run that finds nothing new changes nothing. Until the import is finalized, the keys can only be revoked
-    /// here (`ImportOpen`), and every run imports the changes of the source; a revocation on either side is kept.
-    /// Afterwards another run fails with `WrongState`. Of several concurrent runs only the one that began last
-    /// continues; the others end with `ImportSuperseded`.
+    /// The master secret is checked before anything is written (`WrongRootKey`), and so is the length of the log's
+    /// rows, if the store's server limits it (`InvalidConfiguration`). The next run continues an interrupted one; a run
+    /// that finds nothing new changes nothing. Until the import is finalized, the keys can only be revoked here
+    /// (`ImportOpen`), and every run imports the changes of the source; a revocation on either side is kept. Afterwards
+    /// another run fails with `WrongState`. Of several concurrent runs only the one that began last continues; the
+    /// others end with `ImportSuperseded`.
     ///
     /// Cancellation: dropping the future ends the run; committed rows stay, and the next run continues.
     pub async fn import_mini_kms(&self, from: &ImportSource, job: &ImportJob) -> Result<ImportReport> {
@@ -64,6 +69,7 @@ impl Session {
         let mut run = Run::begin(self, from, job).await?;
         run.check_secret(from).await?;
         run.look_for_missing().await?;
+        run.check_row_lengths().await?;
         let begins = if job.dry_run { None } else { Some(Command::BeginImport(run.run.clone())) };
         run.record(Action::ImportStart, begins, |_| {}).await?;
         let ended = run.work(from).await;
@@ -85,7 +91,8 @@ impl<'a> Run<'a> {
         let source = Source::open(from).await?;
         let run = ImportRun { source: job.name.clone(), id: ImportRunId::random() };
         let (planned, missing, salt) = (Planned::default(), Vec::new(), rand::random());
-        Ok(Self { session, job, run, source, opener, report, planned, missing, salt })
+        let refused_keys = HashSet::new();
+        Ok(Self { session, job, run, source, opener, report, planned, missing, refused_keys, salt })
     }
 
     async fn work(&mut self, from: &ImportSource) -> Result<()> {
@@ -118,9 +125,12 @@ impl<'a> Run<'a> {
     async fn record(&self, action: Action, command: Option<Command>, add: impl FnOnce(&mut Details)) -> Result<()> {
         let mut details = Details::default();
         details.text("run", &self.run.id.to_string());
-        for (name, is_set) in
-            [("dryRun", self.job.dry_run), ("rotate", self.job.rotate), ("finalize", self.job.finalize)]
-        {
+        for (name, is_set) in [
+            ("dryRun", self.job.dry_run),
+            ("rotate", self.job.rotate),
+            ("finalize", self.job.finalize),
+            ("allowIncomplete", self.job.allow_incomplete),
+        ] {
             if is_set {
                 details.raw(name, "true".into());
             }

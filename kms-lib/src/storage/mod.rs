@@ -217,6 +217,12 @@ pub trait Connection: Send + Sync {
     }
     /// Closes the connection.
     fn close(self: Box<Self>) -> StoreFuture<'static, ()>;
+    /// The largest message in bytes that the server accepts from this connection, statement and values together; none
+    /// if no limit matters.
+    #[cfg(feature = "import")]
+    fn message_limit(&mut self) -> StoreFuture<'_, Option<u64>> {
+        Box::pin(async { Ok(None) })
+    }
 }
 
 /// The callback for each row of a result.

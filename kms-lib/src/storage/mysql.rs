@@ -134,6 +134,8 @@ impl Engine for MySql {
     const UNLOCK_SETUP: &'static str = "SELECT RELEASE_LOCK(CONCAT('mini-kms ', MD5(DATABASE())))";
     // A number, or a word on servers with several read-only modes.
     const IS_WRITABLE: &'static str = "SELECT CAST(@@global.read_only IN ('0', 'OFF') AS SIGNED)";
+    #[cfg(feature = "import")]
+    const MESSAGE_LIMIT: Option<&'static str> = Some("SELECT CAST(@@max_allowed_packet AS SIGNED)");
 
     fn run(connection: &mut MySqlConnection, sql: Sql) -> StoreFuture<'_, ()> {
         Box::pin(async move {

@@ -52,6 +52,9 @@ pub(super) trait Engine: Database<Connection: Sync> {
     const UNLOCK_SETUP: &'static str;
     /// Returns one row whose only value is 1 if the server accepts writes.
     const IS_WRITABLE: &'static str;
+    /// A query of the largest message in bytes that the server accepts, if there is a limit.
+    #[cfg(feature = "import")]
+    const MESSAGE_LIMIT: Option<&'static str> = None;
 
     /// Executes statements without values.
     fn run(connection: &mut Self::Connection, sql: Sql) -> StoreFuture<'_, ()>;
@@ -440,6 +443,19 @@ impl<E: Engine> Connection for Held<E> {
     }
     fn query<'a>(&'a mut self, sql: Sql, values: Vec<Value>, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()> {
         Box::pin(self.bounded(|connection| E::query(connection, sql, values, each)))
+    }
+    #[cfg(feature = "import")]
+    fn message_limit(&mut self) -> StoreFuture<'_, Option<u64>> {
+        Box::pin(async {
+            let Some(sql) = E::MESSAGE_LIMIT else { return Ok(None) };
+            let mut limit = None;
+            self.query(sql.into(), vec![], &mut |row| {
+                limit = row.unsigned_opt(0)?;
+                Ok(())
+            })
+            .await?;
+            Ok(limit)
+        })
     }
     fn close(self: Box<Self>) -> StoreFuture<'static, ()> {
         // Dropping the connection is enough: the server rolls back an open transaction, and a pooled connection is

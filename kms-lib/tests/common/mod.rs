@@ -39,7 +39,7 @@ impl Place {
         let url = format!("sqlite:{}", folder.path().join("kms.db").display());
         Self::at(folder, url)
     }
-    fn at(folder: TempDir, url: String) -> Self {
+    pub fn at(folder: TempDir, url: String) -> Self {
         output::trace();
         output::secret(&ROOT_KEY);
         Self { folder, ahead: Arc::default(), url }

@@ -127,6 +127,34 @@ async fn a_run_that_begins_last_knows_what_the_one_before_it_knew() {
     kms.close().await.unwrap();
 }
 
+/// A run reads one state of the source, whatever changes there in the meantime; the next run imports the changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_reads_one_snapshot() {
+    let original = original!("clean");
+    multiply(&original, 300);
+    let place = place();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let stale = Stale::begin(&kms, &original).await;
+    original.sql(
+        "INSERT INTO grants SELECT '00000000-0000-4000-a000-000000000001', 'svc-late', role, key_id, allowed_ops, \
+           NULL, created_at FROM grants WHERE principal = 'svc-any'; \
+         DELETE FROM grants WHERE principal = 'svc-any'; UPDATE `keys` SET state = 'REVOKED' WHERE name = 'minted-1'; \
+         DELETE FROM audit_logs WHERE timestamp > '2026-11-23 18:27:00'",
+    );
+    assert!(!stale.task.is_finished(), "it did not wait");
+    stale.is_closed.store(false, Ordering::SeqCst);
+    let report = stale.task.await.unwrap().unwrap();
+    assert!(report.is_complete() && report.keys.total == 305 && report.grants.imported == 4, "{report:?}");
+    assert_eq!(report.log.as_ref().unwrap().rows, 30);
+    assert_eq!(session.get_key("minted-1").await.unwrap().state, KeyState::Enabled);
+    let next = import(&kms, &original, &ImportJob::default()).await;
+    assert_eq!((next.grants.imported, next.grants.withdrawn, next.keys.updated), (1, 1, 1), "{next:?}");
+    assert!(next.log.as_ref().unwrap().gone.count > 0, "{next:?}");
+    assert_eq!(session.get_key("minted-1").await.unwrap().state, KeyState::Revoked);
+    kms.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_written_once_the_import_is_finalized() {
     let original = original!("clean");

@@ -2,7 +2,9 @@
 
 use kms_lib::{ErrorCode, ImportJob, ImportReport, LegacyLog, Paging, Session};
 
-use crate::common::{admin, code, whole_log};
+use kms_test_support::{MariaDb, Server};
+
+use crate::common::{Place, admin, code, whole_log};
 use crate::{Memory, Original, import, original, place};
 
 /// Imports in a dry run, and answers what is said of the log.
@@ -138,6 +140,44 @@ async fn neither_the_character_set_nor_the_time_zone_matters_to_the_log() {
     assert_eq!((log.current_format, log.altered.count), (30, 0));
 }
 
+/// A server that is too small for a row of the log says so before anything is written, and what to set.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_the_stores_server_does_not_accept_ends_the_run_at_its_beginning() {
+    let original = original!("clean");
+    let Some(server) = MariaDb::try_new(&["--max-allowed-packet=1M"]) else { return };
+    let place = Place::at(tempfile::tempdir().unwrap(), server.create_database());
+    // Half of it is quotation marks, which the stored form escapes: 900 KB become 1.35 MB.
+    original.sql(
+        "UPDATE audit_logs SET details = CONCAT('{\"text\":\"', REPEAT('x', 450000), REPEAT('\\\\\"', 225000), '\"}') \
+         WHERE id = (SELECT MAX(id) FROM audit_logs)",
+    );
+    let long = original.sql("SELECT MAX(id) FROM audit_logs");
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let records = whole_log(&session).await.len();
+    for job in [ImportJob::default().dry_run(true), ImportJob::default()] {
+        let error = session.import_mini_kms(&original.source(), &job).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidConfiguration, "{error}");
+        assert!(error.message().contains(long.trim()) && error.message().contains("max_allowed_packet"), "{error}");
+    }
+    assert_eq!(whole_log(&session).await.len(), records, "nothing was written");
+    kms.close().await.unwrap();
+    let needed: u64 = {
+        let kms = place.open().await;
+        let error = admin(&kms).import_mini_kms(&original.source(), &ImportJob::default()).await.unwrap_err();
+        kms.close().await.unwrap();
+        let rest = error.message().split("max_allowed_packet to ").nth(1).unwrap();
+        rest.split(' ').next().unwrap().parse().unwrap()
+    };
+    // The server rounds down to a multiple of 1,024.
+    server.sql(&format!("SET GLOBAL max_allowed_packet = {}", needed.next_multiple_of(1_024)));
+    let kms = place.open().await;
+    let report = import(&kms, &original, &ImportJob::default()).await;
+    assert!(report.is_complete() && log_of(report).rows == 30);
+    assert!(admin(&kms).verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+}
+
 /// A row as the original wrote it, as the values of an INSERT statement, with its hash.
 fn row(n: u32, prev: &str, text: &str) -> (String, String) {
     use sha2::{Digest, Sha256};
@@ -145,10 +185,11 @@ fn row(n: u32, prev: &str, text: &str) -> (String, String) {
     let (day, hour, minute, second) = (1 + n / 86_400, n / 3_600 % 24, n / 60 % 60, n % 60);
     let time = format!("2026-01-{day:02} {hour:02}:{minute:02}:{second:02}");
     let details = format!(r#"{{"error":"{text}","keyId":"k{n}"}}"#);
-    let json = format!(
-        r#"{{"id":"{id}","timestamp":"{}.000Z","actor":"a","role":"app","action":"ENCRYPT","requestId":"r{n}","details":{details},"keyId":null,"keyVersion":null,"status":"SUCCESS"}}"#,
+    let before = format!(
+        r#""id":"{id}","timestamp":"{}.000Z","actor":"a","role":"app","action":"ENCRYPT","requestId":"r{n}""#,
         time.replace(' ', "T")
     );
+    let json = format!(r#"{{{before},"details":{details},"keyId":null,"keyVersion":null,"status":"SUCCESS"}}"#);
     let digest = Sha256::digest(format!("{prev}{json}"));
     let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     let values =

@@ -10,7 +10,7 @@ use crate::common::{Place, admin, code};
 use crate::runs::{multiply, start_child};
 use crate::{Original, import, original, place};
 use kms_lib::{
-    ErrorCode, ImportFindingKind, ImportJob, ImportProgress, ImportSource, ImportStage, KeyState, KeyUpdate,
+    Context, ErrorCode, ImportFindingKind, ImportJob, ImportProgress, ImportSource, ImportStage, KeyState, KeyUpdate,
     VersionState,
 };
 
@@ -174,6 +174,36 @@ async fn a_revocation_after_an_end_that_was_cut_off_is_carried_over() {
         );
         kms.close().await.unwrap();
     }
+}
+
+/// A run is killed after it rotated keys and before it ended the import, and then the source rotates the same keys:
+/// both versions are kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_at_the_source_after_an_end_that_was_cut_off_is_carried_over() {
+    let original = original!("clean");
+    multiply(&original, COPIES);
+    let here = place();
+    here.open().await.close().await.unwrap();
+    let rotated = "SELECT COUNT(*) FROM key_versions WHERE origin = 'GENERATED'";
+    let here = cut_off(&original, &here, "rotate finalize", rotated, COPIES + 4).await;
+    original.sql(
+        "INSERT INTO key_versions SELECT INSERT(id, 1, 1, '1'), key_id, 2, 'ENABLED', created_at, NULL, NULL, \
+           REPLACE(wrapped_material, '\"version\":\"1\"', '\"version\":\"2\"'), NULL, NULL FROM key_versions \
+           WHERE key_id LIKE '00000000-%'; \
+         UPDATE key_versions SET state = 'DISABLED' WHERE key_id LIKE '00000000-%' AND version = 1; \
+         UPDATE `keys` SET current_version = 2 WHERE name LIKE 'copy-%'",
+    );
+    let kms = here.open().await;
+    let session = admin(&kms);
+    let report = import(&kms, &original, &ImportJob::default().rotate(true).finalize(true)).await;
+    assert!(report.is_complete() && report.finalized && report.keys_to_rotate == 0, "{report:?}");
+    let seconds = "SELECT COUNT(*) FROM key_versions WHERE origin = 'IMPORTED' AND version = 2";
+    assert_eq!(here.number(seconds).await, i64::from(COPIES) + 3);
+    for n in [1, COPIES] {
+        session.encrypt(&*format!("copy-{n}"), b"x", &Context::new()).await.unwrap();
+    }
+    assert!(session.verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

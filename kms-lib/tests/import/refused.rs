@@ -3,6 +3,7 @@
 use kms_lib::{Context, DecryptItem, ErrorCode, ImportFindingKind, ImportJob, ImportReport, KeyState, VersionState};
 
 use crate::common::{admin, code};
+use crate::runs::multiply;
 use crate::{Memory, Original, import, original, place};
 
 /// Keys of `clean.sql`: one of each kind with two versions, the second of which is the current one.
@@ -25,8 +26,9 @@ fn as_dry(mut report: ImportReport) -> ImportReport {
 /// Gives the key with one version so many more, with the same material.
 fn add_versions(original: &Original, last: u32) {
     original.sql(&format!(
-        "INSERT INTO key_versions SELECT CONCAT('00000000-0000-4000-9000-', LPAD(seq, 12, '0')), key_id, seq, 'DISABLED', \
-           created_at, NULL, NULL, REPLACE(wrapped_material, '\"version\":\"1\"', CONCAT('\"version\":\"', seq, '\"')), \
+        "INSERT INTO key_versions SELECT CONCAT('00000000-0000-4000-9000-', LPAD(seq, 12, '0')), key_id, seq, \
+           'DISABLED', created_at, NULL, NULL, \
+           REPLACE(wrapped_material, '\"version\":\"1\"', CONCAT('\"version\":\"', seq, '\"')), \
            NULL, NULL FROM key_versions, seq_2_to_{last} WHERE key_id = '{MINTED}'; \
          UPDATE key_versions SET state = IF(version = {last}, 'ENABLED', 'DISABLED') WHERE key_id = '{MINTED}'; \
          UPDATE `keys` SET current_version = {last} WHERE id = '{MINTED}'"
@@ -176,6 +178,45 @@ async fn rows_with_one_id_are_refused_and_counted() {
     kms.close().await.unwrap();
 }
 
+/// However many ids are repeated, none of their rows is taken, and all are counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_repeated_ids_are_refused_and_counted() {
+    const COPIES: u32 = 1_500;
+    let original = original!("clean");
+    multiply(&original, COPIES);
+    original.sql(&format!(
+        "INSERT INTO grants SELECT CONCAT('00000000-0000-4000-a000-', LPAD(seq, 12, '0')), CONCAT('app-', seq), 'app', \
+           '{MINTED}', '[\"read\"]', NULL, '2026-11-23 18:27:07' FROM seq_1_to_{COPIES}; \
+         SET FOREIGN_KEY_CHECKS = 0; ALTER TABLE key_versions DROP FOREIGN KEY fk_key_versions_keys; \
+         ALTER TABLE key_versions DROP PRIMARY KEY, DROP KEY uq_key_version; \
+         ALTER TABLE `keys` DROP PRIMARY KEY, DROP KEY name; ALTER TABLE grants DROP PRIMARY KEY; \
+         INSERT INTO `keys` SELECT * FROM `keys` WHERE name LIKE 'copy-%'; \
+         INSERT INTO grants SELECT * FROM grants WHERE principal LIKE 'app-%'"
+    ));
+    let place = place();
+    let kms = place.open().await;
+    let dry = import(&kms, &original, &ImportJob::default().dry_run(true)).await;
+    let report = import(&kms, &original, &ImportJob::default()).await;
+    assert_eq!(as_dry(report.clone()), dry);
+    let twice = 2 * u64::from(COPIES);
+    assert_eq!((report.keys.total, report.keys.refused, report.keys.imported), (twice + 5, twice, 5));
+    assert_eq!((report.grants.total, report.grants.refused, report.grants.imported), (twice + 4, twice, 4));
+    let listed = |kind| found(&report, kind).len();
+    assert_eq!((listed(ImportFindingKind::KeyRefused), listed(ImportFindingKind::GrantRefused)), (1_000, 1_000));
+    assert!(report.finding_count >= 2 * twice, "{}", report.finding_count);
+    // The same of versions.
+    original.sql(
+        "CREATE TABLE other AS SELECT DISTINCT * FROM `keys`; DELETE FROM `keys`; \
+         INSERT INTO `keys` SELECT * FROM other; DROP TABLE other; \
+         INSERT INTO key_versions SELECT * FROM key_versions WHERE key_id LIKE '00000000-%'",
+    );
+    let report = import(&kms, &original, &ImportJob::default()).await;
+    assert_eq!((report.keys.refused, report.keys.imported), (u64::from(COPIES), 0));
+    assert_eq!((report.versions.refused, report.versions.imported), (twice, 0));
+    assert!(admin(&kms).verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+}
+
 /// A table without snapshots is imported and named; a grant whose id is another one's here is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_without_snapshots_and_ids_of_other_grants_are_named() {
@@ -284,8 +325,8 @@ async fn grants_that_allow_nothing_do_not_block_the_end() {
     let original = original!("clean");
     for (n, (key, ops)) in [("gone", "[\"read\"]"), (MINTED, "[]"), (MINTED, "{}")].into_iter().enumerate() {
         original.sql(&format!(
-            "INSERT INTO grants VALUES ('00000000-0000-4000-8000-0000000000{n:02}', 'app-{n}', 'app', '{key}', '{ops}', \
-             NULL, '2026-11-23 18:27:07')"
+            "INSERT INTO grants VALUES ('00000000-0000-4000-8000-0000000000{n:02}', 'app-{n}', 'app', '{key}', \
+             '{ops}', NULL, '2026-11-23 18:27:07')"
         ));
     }
     let place = place();
@@ -301,6 +342,24 @@ async fn grants_that_allow_nothing_do_not_block_the_end() {
 }
 
 /// An imported ciphertext of RSA decrypts as long as its version is not revoked.
+/// A grant on a key that could not be imported is missing, and not one that allows nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_on_a_refused_key_is_refused_until_its_key_is_imported() {
+    let original = original!("clean");
+    original.sql(&format!("UPDATE `keys` SET state = 'PAUSED' WHERE id = '{MINTED}'"));
+    let place = place();
+    let kms = place.open().await;
+    let dry = import(&kms, &original, &ImportJob::default().dry_run(true)).await;
+    let report = import(&kms, &original, &ImportJob::default()).await;
+    assert_eq!(as_dry(report.clone()), dry);
+    assert_eq!((report.grants.refused, report.grants.ignored, report.grants.imported), (1, 0, 3), "{report:?}");
+    original.sql(&format!("UPDATE `keys` SET state = 'ENABLED' WHERE id = '{MINTED}'"));
+    let report = import(&kms, &original, &ImportJob::default()).await;
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!((report.keys.imported, report.grants.imported), (1, 1), "{report:?}");
+    kms.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ciphertext_of_rsa_decrypts_while_its_version_lives() {
     use base64::Engine;

@@ -47,8 +47,8 @@ pub fn multiply(original: &Original, copies: u32) {
         "INSERT INTO `keys` SELECT {id}, CONCAT('copy-', seq), type, purpose, state, rotation_period_days, \
            grace_period_days, created_at, metadata, current_version FROM `keys`, seq_1_to_{copies} \
            WHERE name = 'minted-1'; \
-         INSERT INTO key_versions SELECT CONCAT('00000000-0000-4000-9000-', LPAD(LOWER(HEX(seq)), 12, '0')), {id}, version, \
-           state, created_at, not_before, not_after, REPLACE(wrapped_material, key_id, {id}), public_key_pem, \
+         INSERT INTO key_versions SELECT CONCAT('00000000-0000-4000-9000-', LPAD(LOWER(HEX(seq)), 12, '0')), {id}, \
+           version, state, created_at, not_before, not_after, REPLACE(wrapped_material, key_id, {id}), public_key_pem, \
            grace_period_days FROM key_versions, seq_1_to_{copies} \
            WHERE key_id = '7dcc8c2b-e9a3-46ae-8d2e-05acb48fd9dc'"
     ));
@@ -257,7 +257,8 @@ async fn a_rotation_at_the_source_does_not_meet_one_here() {
         "UPDATE key_versions SET state = 'DISABLED', not_after = '2026-12-30 00:00:00' \
            WHERE key_id = '7dcc8c2b-e9a3-46ae-8d2e-05acb48fd9dc'; \
          INSERT INTO key_versions VALUES ('00000000-0000-4000-8000-000000000002', \
-           '7dcc8c2b-e9a3-46ae-8d2e-05acb48fd9dc', 2, 'ENABLED', '2026-11-24 00:00:00', NULL, NULL, '{other}', NULL, 7); \
+           '7dcc8c2b-e9a3-46ae-8d2e-05acb48fd9dc', 2, 'ENABLED', '2026-11-24 00:00:00', NULL, NULL, '{other}', \
+           NULL, 7); \
          UPDATE `keys` SET current_version = 2 WHERE name = 'minted-1'"
     ));
     let report = import(&kms, &original, &ImportJob::default().rotate(true)).await;

@@ -233,7 +233,8 @@ async fn long_texts_of_files_are_cut() {
 async fn files_that_are_not_the_originals_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    let record = r#"{"id":"a","timestamp":"t","actor":"a","role":"r","action":"A","requestId":"q","prevHash":"p","hash":"h","status":"S"}"#;
+    let begin = r#"{"id":"a","timestamp":"t","actor":"a","role":"r","action":"A","requestId":"q""#;
+    let record = &format!(r#"{begin},"prevHash":"p","hash":"h","status":"S"}}"#);
     for (name, text) in [
         ("empty", "{}"),
         ("another", r#"[{"id": 1}]"#),

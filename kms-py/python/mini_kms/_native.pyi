@@ -1,6 +1,6 @@
 """The native module: see ``mini_kms``."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Self, Unpack, final
@@ -398,12 +398,14 @@ class Session:
         password: str | None = None,
         master_secret: str | None = None,
         master_secret_file: Path | None = None,
+        aws_keys: Sequence[str] = (),
         aws_region: str | None = None,
         aws_endpoint: str | None = None,
         name: str = "mini-kms",
         dry_run: bool = False,
         rotate: bool = False,
         finalize: bool = False,
+        allow_incomplete: bool = False,
         fold_principals: bool = False,
         progress: Progress | None = None,
     ) -> reports.ImportReport: ...

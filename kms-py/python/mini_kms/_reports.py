@@ -72,6 +72,7 @@ class LegacyLog:
     heads: RowSample
     oversized: RowSample
     unsearched: RowSample
+    order_lost: RowSample
     unread: int
     forks: LegacyForks
     verdict: LegacyVerdict

@@ -21,11 +21,12 @@ impl Session {
     /// Traceback (most recent call last):
     /// mini_kms._errors.InvalidConfiguration: dump.sql: an SQL dump cannot be read directly; ...
     #[pyo3(signature = (
-        source, *, password=None, master_secret=None, master_secret_file=None, aws_region=None, aws_endpoint=None,
-        name=None, dry_run=false, rotate=false, finalize=false, fold_principals=false, progress=None
+        source, *, password=None, master_secret=None, master_secret_file=None, aws_keys=None, aws_region=None,
+        aws_endpoint=None, name=None, dry_run=false, rotate=false, finalize=false, allow_incomplete=false,
+        fold_principals=false, progress=None
     ), text_signature = "($self, source, *, password=None, master_secret=None, master_secret_file=None, \
-        aws_region=None, aws_endpoint=None, name='mini-kms', dry_run=False, rotate=False, finalize=False, \
-        fold_principals=False, progress=None)")]
+        aws_keys=(), aws_region=None, aws_endpoint=None, name='mini-kms', dry_run=False, rotate=False, \
+        finalize=False, allow_incomplete=False, fold_principals=False, progress=None)")]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn import_mini_kms<'py>(
         &self,
@@ -34,12 +35,14 @@ impl Session {
         password: Option<Text>,
         master_secret: Option<Text>,
         master_secret_file: Option<Path>,
+        aws_keys: Option<Vec<Text>>,
         aws_region: Option<Text>,
         aws_endpoint: Option<Text>,
         name: Option<Text>,
         dry_run: bool,
         rotate: bool,
         finalize: bool,
+        allow_incomplete: bool,
         fold_principals: bool,
         progress: Option<Py<PyAny>>,
     ) -> Outcome<Bound<'py, PyAny>> {
@@ -52,6 +55,9 @@ impl Session {
         }
         if let Some(path) = master_secret_file {
             from = from.master_secret_file(path.0)?;
+        }
+        for key in aws_keys.unwrap_or_default() {
+            from = from.aws_key(&key.0)?;
         }
         if aws_region.is_some() || aws_endpoint.is_some() {
             let mut aws = AwsRootKey::new("alias/import");
@@ -68,6 +74,7 @@ impl Session {
             .dry_run(dry_run)
             .rotate(rotate)
             .finalize(finalize)
+            .allow_incomplete(allow_incomplete)
             .fold_principals(fold_principals)
             .progress(Arc::clone(&meter));
         if let Some(name) = name {

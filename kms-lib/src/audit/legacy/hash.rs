@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::collation::sort_names;
 use super::ecma_json::{Object, Value};
+use super::mysql_json;
 use super::row::{LegacyRow, time};
 use crate::audit::canonical::write_string;
 
@@ -26,26 +27,35 @@ const ROW_SEARCH: u64 = 16 * 1024 * 1024;
 /// The maximum number of bytes hashed in failed searches of a whole run: some 30,000 altered rows of usual length.
 const RUN_SEARCH: u64 = 32 * 1024 * 1024 * 1024;
 
+/// Why a row whose hash does not reproduce may be unaltered all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// The search for its text was cut short.
+    Unsearched,
+    /// A database lost the order of its names, of which there are more than are tried in every order.
+    OrderLost,
+}
+
 /// The search for the hashed texts of rows, with its remaining budget.
 #[derive(Debug)]
 pub(crate) struct Search {
     left: u64,
-    is_cut: bool,
+    doubt: Option<Doubt>,
 }
 
 impl Default for Search {
     fn default() -> Self {
-        Self { left: RUN_SEARCH, is_cut: false }
+        Self { left: RUN_SEARCH, doubt: None }
     }
 }
 
 impl Search {
     /// Returns the format under which the hash of a row reproduces; none if it reproduces under neither.
     pub fn reproduce(&mut self, row: &LegacyRow) -> Option<u8> {
-        self.is_cut = false;
+        self.doubt = None;
         let expected = digest_of(&row.hash)?;
         if row.details.as_deref().is_some_and(|details| values_in(details) > VALUES) {
-            self.is_cut = true;
+            self.doubt = Some(Doubt::Unsearched);
             return None;
         }
         let details = match row.details.as_deref().map(Value::parse) {
@@ -56,12 +66,24 @@ impl Search {
         if is_format_1(row, details.as_ref(), &expected) {
             return Some(1);
         }
-        (is_format_0(row, details.as_ref(), &expected) || self.find_format_0(row, details, &expected)).then_some(0)
+        if is_format_0(row, details.as_ref(), &expected) {
+            return Some(0);
+        }
+        let is_order_lost = row.details.as_deref().zip(details.as_ref()).is_some_and(|(text, details)| {
+            has_more_orders(details, PERMUTED_NAMES) && mysql_json::is_its_form(text, details)
+        });
+        if self.find_format_0(row, details, &expected) {
+            return Some(0);
+        }
+        if is_order_lost {
+            self.doubt.get_or_insert(Doubt::OrderLost);
+        }
+        None
     }
 
-    /// Whether texts of the last row were not tried.
-    pub fn is_cut(&self) -> bool {
-        self.is_cut
+    /// Why the last row may be unaltered, if it did not reproduce.
+    pub fn doubt(&self) -> Option<Doubt> {
+        self.doubt
     }
 
     /// Tries format 0 with milliseconds and an order of names that the row has lost.
@@ -76,7 +98,7 @@ impl Search {
             let text = Text::new(row, details.as_deref(), None);
             for timestamp in timestamps(&row.timestamp) {
                 let Some(rest) = left.checked_sub(text.cost()) else {
-                    self.is_cut = true;
+                    self.doubt = Some(Doubt::Unsearched);
                     self.left -= room - left;
                     return false;
                 };
@@ -167,6 +189,18 @@ fn orders(details: &Value) -> Vec<String> {
     let mut printed = Vec::new();
     permute(members, &mut Object::new(), &mut printed);
     printed
+}
+
+/// Whether details have orders of names that [`orders`] does not try: an object with more names than these, or one
+/// within another value, which is tried in its own order only.
+fn has_more_orders(details: &Value, tried: usize) -> bool {
+    match details {
+        Value::Object(members) => {
+            members.iter().count() > tried || members.iter().any(|(_, value)| has_more_orders(value, 1))
+        }
+        Value::Array(values) => values.iter().any(|value| has_more_orders(value, 1)),
+        _ => false,
+    }
 }
 
 fn permute(rest: Vec<(Vec<u16>, Value)>, begun: &mut Object, printed: &mut Vec<String>) {

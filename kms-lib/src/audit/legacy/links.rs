@@ -5,7 +5,7 @@ use std::collections::{BinaryHeap, HashMap, hash_map as map};
 
 use sha2::{Digest, Sha256};
 
-use super::hash::digest_of;
+use super::hash::{Doubt, digest_of};
 use super::report::{LISTED_BRANCHES, LISTED_FORKS, LegacyFork, LegacyLog, LegacyVerdict, RowSample};
 use super::row::{StoredRow, leaf, time};
 use crate::audit::tree::Frontier;
@@ -78,8 +78,21 @@ pub(crate) struct SourceFindings {
     pub oversized: RowSample,
     /// Altered rows whose search was cut short.
     pub unsearched: RowSample,
+    /// Altered rows that may have been written with their names in another order.
+    pub order_lost: RowSample,
     /// The number of rows that are counted but were not read.
     pub unread: u64,
+}
+
+impl SourceFindings {
+    /// Adds an altered row that may be unaltered.
+    pub fn note_doubt(&mut self, doubt: Option<Doubt>, id: &str) {
+        match doubt {
+            Some(Doubt::Unsearched) => self.unsearched.add(id),
+            Some(Doubt::OrderLost) => self.order_lost.add(id),
+            None => {}
+        }
+    }
 }
 
 impl Chain {
@@ -198,6 +211,7 @@ impl Chain {
         self.gone.iter().for_each(|at| log.gone.add(&self.entry(*at).id));
         log.oversized = self.source.oversized.clone();
         log.unsearched = self.source.unsearched.clone();
+        log.order_lost = self.source.order_lost.clone();
         log.unread = self.source.unread;
         self.find_broken_links(&mut log);
         self.find_forks(&mut log);

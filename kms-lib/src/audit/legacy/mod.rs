@@ -10,14 +10,16 @@ pub(crate) mod ecma_json;
 mod hash;
 #[cfg(feature = "import")]
 mod links;
+#[cfg(feature = "import")]
+mod mysql_json;
 mod report;
 mod row;
 mod sealed;
 
-#[cfg(feature = "import")]
-pub(crate) use hash::Search;
 #[cfg(all(test, feature = "import"))]
 pub(crate) use hash::reproduce;
+#[cfg(feature = "import")]
+pub(crate) use hash::{Doubt, Search};
 #[cfg(feature = "import")]
 pub(crate) use links::{Chain, Entry, SealedIds};
 pub use report::{LegacyFork, LegacyForks, LegacyLog, LegacyVerdict, RowSample};

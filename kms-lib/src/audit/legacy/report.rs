@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 /// The maximum number of rows listed for each finding.
 pub(super) const LISTED_ROWS: usize = 100;
+/// The maximum number of bytes of the ids listed for each finding, so that a record has room for them: 100 UUIDs take
+/// less than half of it.
+const LISTED_BYTES: usize = 8 * 1024;
 /// The maximum number of forks listed.
 pub(super) const LISTED_FORKS: usize = 100;
 /// The maximum number of rows listed for each fork.
@@ -16,14 +19,15 @@ pub(super) const LISTED_BRANCHES: usize = 3;
 pub struct RowSample {
     /// The number of rows.
     pub count: u64,
-    /// The ids of the first 100 rows.
+    /// The ids of the first 100 rows, or of fewer if they are long.
     pub ids: Vec<String>,
 }
 
 impl RowSample {
     pub(crate) fn add(&mut self, id: &str) {
         self.count += 1;
-        if self.ids.len() < LISTED_ROWS {
+        let bytes = self.ids.iter().map(String::len).sum::<usize>() + id.len();
+        if self.ids.len() < LISTED_ROWS && bytes <= LISTED_BYTES {
             self.ids.push(id.to_owned());
         }
     }
@@ -86,7 +90,8 @@ pub struct LegacyLog {
     pub older_format: u64,
     /// Rows that the original service accepted as "legacy": those of format 0, and altered ones.
     pub legacy: RowSample,
-    /// Rows whose hash does not reproduce, because they were altered.
+    /// Rows whose hash does not reproduce. They were altered, except perhaps those that `unsearched` and `order_lost`
+    /// list too.
     pub altered: RowSample,
     /// Rows that link to a missing row, which was deleted or altered.
     pub unlinked: RowSample,
@@ -107,6 +112,10 @@ pub struct LegacyLog {
     /// Altered rows for which not every possible text was tried, because there were too many such rows or they are too
     /// long.
     pub unsearched: RowSample,
+    /// Altered rows that may be unaltered rows of format 0: the type JSON of MySQL, which sorts names, held their
+    /// details, and they have more names than are tried in every order. Their hash can be neither confirmed nor
+    /// refuted.
+    pub order_lost: RowSample,
     /// The number of rows that the source counts but that were not read, because several have the same id.
     pub unread: u64,
     /// The forks of the log.

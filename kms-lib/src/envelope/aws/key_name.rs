@@ -89,6 +89,11 @@ impl KeyArn {
     pub fn as_str(&self) -> &str {
         &self.text
     }
+    /// The key's id.
+    #[cfg(all(feature = "aws-kms", feature = "import"))]
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
 }
 
 /// The region and the resource of `arn:PARTITION:kms:REGION:ACCOUNT:RESOURCE`.

@@ -18,6 +18,8 @@ mod tests;
 
 #[cfg(all(feature = "aws-kms", feature = "import"))]
 pub use foreign::ForeignKeys;
+#[cfg(feature = "import")]
+pub use key_name::KeyName;
 #[cfg(feature = "aws-kms")]
 pub use root_key::AwsKmsRootKey;
 pub use settings::AwsRootKey;

@@ -14,8 +14,8 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::rows::{
-    AuditRow, GRANT_BYTES, ID_CHARS, KEY_BYTES, NAME_CHARS, PEM_CHARS, PRINCIPAL_CHARS, SourceCounts, SourceGrant,
-    SourceKey, SourceVersion, Table, VERSION_BYTES, WORD_CHARS,
+    AuditRow, GRANT_BYTES, ID_CHARS, KEY_BYTES, NAME_CHARS, PEM_CHARS, PRINCIPAL_CHARS, Repeated, SourceCounts,
+    SourceGrant, SourceKey, SourceVersion, Table, VERSION_BYTES, WORD_CHARS,
 };
 use crate::types::error::{Error, ErrorCode, Result};
 
@@ -162,14 +162,17 @@ impl JsonFiles {
         Ok(Vec::new())
     }
     /// Ids that differ in upper and lower case only. Files with two equal ones are refused.
-    pub fn repeated(&self, table: Table) -> Result<Vec<(String, i64)>> {
+    pub fn repeated(&self, table: Table) -> Result<Repeated> {
         let ids: Vec<String> = match table {
             Table::Keys => self.keys.iter().map(|key| key.id.to_lowercase()).collect(),
             Table::Grants => self.grants.iter().map(|grant| grant.id.to_lowercase()).collect(),
             Table::Versions => Vec::new(),
         };
-        let mut seen = HashSet::new();
-        Ok(ids.iter().filter(|id| !seen.insert(id.as_str())).map(|id| (id.clone(), 0)).collect())
+        let (mut seen, mut repeated) = (HashSet::new(), Repeated::default());
+        for id in ids.iter().filter(|id| !seen.insert(id.as_str())) {
+            repeated.add(table, id, 0)?;
+        }
+        Ok(repeated)
     }
     pub fn keys(&self, after: Option<&str>, limit: usize) -> Result<Vec<SourceKey>> {
         Ok(page(&self.keys, |key| &key.id, after, limit))

@@ -7,8 +7,8 @@ mod rows;
 
 pub use place::ImportSource;
 pub use rows::{
-    AuditRow, GRANT_BYTES, KEY_BYTES, RECORD_BYTES, SourceCounts, SourceGrant, SourceKey, SourceVersion, Table,
-    VERSION_BYTES, source_time,
+    AuditRow, GRANT_BYTES, KEY_BYTES, RECORD_BYTES, Repeated, SourceCounts, SourceGrant, SourceKey, SourceVersion,
+    Table, VERSION_BYTES, source_time,
 };
 
 use crate::types::error::{Error, ErrorCode, Result};
@@ -74,8 +74,8 @@ impl Source {
         either!(self, "keys, key_versions, grants or audit_logs", it => it.counts())
     }
 
-    /// The first 1,000 duplicate ids (in lower case) or versions in a table.
-    pub async fn repeated(&mut self, table: Table) -> Result<Vec<(String, i64)>> {
+    /// All ids, compared in lower case, or versions that several rows of a table have.
+    pub async fn repeated(&mut self, table: Table) -> Result<Repeated> {
         either!(self, table.name(), it => it.repeated(table))
     }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::rows::{
-    AuditRow, GRANT_BYTES, ID_CHARS, KEY_BYTES, NAME_CHARS, PEM_CHARS, PRINCIPAL_CHARS, RECORD_BYTES, SourceCounts,
-    SourceGrant, SourceKey, SourceVersion, Table, VERSION_BYTES, WORD_CHARS,
+    AuditRow, GRANT_BYTES, ID_CHARS, KEY_BYTES, NAME_CHARS, PEM_CHARS, PRINCIPAL_CHARS, RECORD_BYTES, REPEATED_MAX,
+    Repeated, SourceCounts, SourceGrant, SourceKey, SourceVersion, Table, VERSION_BYTES, WORD_CHARS,
 };
 use crate::storage::{Connection, Row, Url, Value, open_source};
 use crate::types::error::{Error, ErrorCode, Result};
@@ -71,7 +71,8 @@ const STATEMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// they match no known name, and longer texts are read as NULL.
 fn key_sql() -> String {
     format!(
-        "SELECT LEFT(id, 255), LEFT(name, {NAME_CHARS}), LEFT(type, {WORD_CHARS}), LEFT(purpose, {WORD_CHARS}), LEFT(state, {WORD_CHARS}), \
+        "SELECT LEFT(id, 255), LEFT(name, {NAME_CHARS}), LEFT(type, {WORD_CHARS}), LEFT(purpose, {WORD_CHARS}), \
+         LEFT(state, {WORD_CHARS}), \
          CAST(rotation_period_days AS SIGNED), CAST(grace_period_days AS SIGNED), CAST(created_at AS CHAR(64)), \
          IF(LENGTH(metadata) <= {KEY_BYTES}, metadata, NULL), CAST(COALESCE(LENGTH(metadata), 0) AS SIGNED), \
          CAST(current_version AS SIGNED) FROM \"keys\""
@@ -105,8 +106,8 @@ fn record_sql() -> String {
     let text = |column: &str| format!("IF({RECORD_LENGTH} <= {RECORD_BYTES}, {column}, '')");
     let optional = |column: &str| format!("IF({RECORD_LENGTH} <= {RECORD_BYTES}, {column}, NULL)");
     format!(
-        "SELECT LEFT(id, 255), CAST(timestamp AS CHAR(64)), {}, {}, {}, {}, {}, {}, CAST(key_version AS SIGNED), {}, {}, \
-         {}, CAST({RECORD_LENGTH} AS SIGNED) FROM audit_logs",
+        "SELECT LEFT(id, 255), CAST(timestamp AS CHAR(64)), {}, {}, {}, {}, {}, {}, CAST(key_version AS SIGNED), \
+         {}, {}, {}, CAST({RECORD_LENGTH} AS SIGNED) FROM audit_logs",
         text("actor"),
         text("role"),
         text("action"),
@@ -182,21 +183,20 @@ impl Snapshot {
         })
     }
 
-    pub async fn repeated(&mut self, table: Table) -> Result<Vec<(String, i64)>> {
-        let sql = match table {
-            Table::Keys => {
-                "SELECT LEFT(MIN(id), 255), 0 FROM \"keys\" GROUP BY LOWER(id) HAVING COUNT(*) > 1 LIMIT 1000"
-            }
-            Table::Grants => {
-                "SELECT LEFT(MIN(id), 255), 0 FROM grants GROUP BY LOWER(id) HAVING COUNT(*) > 1 LIMIT 1000"
-            }
+    pub async fn repeated(&mut self, table: Table) -> Result<Repeated> {
+        let select = match table {
+            Table::Keys => "SELECT LEFT(MIN(id), 255), 0 FROM \"keys\" GROUP BY LOWER(id)",
+            Table::Grants => "SELECT LEFT(MIN(id), 255), 0 FROM grants GROUP BY LOWER(id)",
             Table::Versions => {
-                "SELECT LEFT(MIN(key_id), 255), CAST(version AS SIGNED) FROM key_versions GROUP BY LOWER(key_id), version \
-                 HAVING COUNT(*) > 1 LIMIT 1000"
+                "SELECT LEFT(MIN(key_id), 255), CAST(version AS SIGNED) FROM key_versions \
+                 GROUP BY LOWER(key_id), version"
             }
         };
-        let read = |row: &dyn Row| Ok((text(row, 0)?.to_lowercase(), row.int(1)?));
-        self.rows(sql.to_owned(), vec![], read).await
+        let sql = format!("{select} HAVING COUNT(*) > 1 LIMIT {}", REPEATED_MAX + 1);
+        let mut repeated = Repeated::default();
+        let add = &mut |row: &dyn Row| repeated.add(table, row.text(0)?, row.int(1)?);
+        self.0.query(sql.into(), vec![], add).await?;
+        Ok(repeated)
     }
 
     async fn count(&mut self, sql: &'static str) -> Result<u64> {

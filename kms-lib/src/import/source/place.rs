@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::envelope::{AwsRootKey, read_secret_file};
+use crate::envelope::{AwsRootKey, KeyName, read_secret_file};
 use crate::storage::{Location, Url};
 use crate::types::error::{Error, ErrorCode, Result};
 
@@ -24,6 +24,7 @@ pub struct ImportSource {
     form: Form,
     root: Option<Arc<Zeroizing<[u8; 32]>>>,
     aws: Option<AwsRootKey>,
+    aws_keys: Vec<KeyName>,
 }
 
 /// The kinds of source.
@@ -53,7 +54,7 @@ impl ImportSource {
                  {from}), then import from mysql://USER@HOST/kms_old"
             )));
         }
-        Ok(Self { form: Form::Json(path.to_owned()), root: None, aws: None })
+        Ok(Self::of(Form::Json(path.to_owned())))
     }
 
     /// The database of a URL without a password, with the user's password given separately and unencoded.
@@ -63,9 +64,13 @@ impl ImportSource {
 
     fn at(location: Location) -> Result<Self> {
         match location {
-            Location::Mysql(url) => Ok(Self { form: Form::Database(url), root: None, aws: None }),
+            Location::Mysql(url) => Ok(Self::of(Form::Database(url))),
             _ => Err(invalid("Mini KMS on Node keeps its data in MySQL or MariaDB: mysql://... is expected")),
         }
+    }
+
+    fn of(form: Form) -> Self {
+        Self { form, root: None, aws: None, aws_keys: Vec::new() }
     }
 
     /// The master secret: the text of the original's `KMS_MASTER_KEY`.
@@ -87,12 +92,22 @@ impl ImportSource {
         Ok(self.master_secret(secret))
     }
 
-    /// Settings for AWS KMS, for material that it wrapped. Their key name is ignored: every wrapping names its own key.
-    /// Without settings, the SDK's default chain determines region and endpoint.
+    /// Settings for AWS KMS, for material that it wrapped. Their key name is ignored, see
+    /// [`aws_key`](Self::aws_key). Without settings, the SDK's default chain determines region and endpoint.
     #[must_use]
     pub fn aws(mut self, settings: AwsRootKey) -> Self {
         self.aws = Some(settings);
         self
+    }
+
+    /// Allows the import to decrypt with a key in AWS KMS: an ARN, a key id, or an alias if the wrappings name one.
+    /// Without this, AWS is never called, because the source must not choose the keys, accounts and regions that this
+    /// process calls. Versions wrapped by a key that is not allowed are refused and listed.
+    ///
+    /// `InvalidConfiguration` if it is not the name of a key.
+    pub fn aws_key(mut self, key: &str) -> Result<Self> {
+        self.aws_keys.push(KeyName::parse(key)?);
+        Ok(self)
     }
 
     pub(super) fn form(&self) -> &Form {
@@ -105,6 +120,11 @@ impl ImportSource {
     /// The settings for AWS KMS, if given.
     pub(crate) fn aws_settings(&self) -> Option<&AwsRootKey> {
         self.aws.as_ref()
+    }
+    /// The keys in AWS KMS that the import may use.
+    #[cfg(feature = "aws-kms")]
+    pub(crate) fn aws_keys(&self) -> &[KeyName] {
+        &self.aws_keys
     }
 }
 

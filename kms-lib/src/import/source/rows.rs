@@ -1,6 +1,11 @@
 //! Unmodified rows of Mini KMS on Node. They are untrusted: each value is checked where it is used.
 
-use crate::types::error::{Error, Result};
+use std::collections::HashSet;
+
+use sha2::{Digest, Sha256};
+
+use crate::audit::legacy::LegacyRow;
+use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::time::Timestamp;
 
 /// The maximum length in bytes of a key's metadata; longer metadata is left out.
@@ -32,6 +37,46 @@ impl Table {
             Self::Grants => "grants",
         }
     }
+}
+
+/// The maximum number of repeated ids or versions in a table; each takes about 40 bytes of memory.
+pub const REPEATED_MAX: usize = 1_000_000;
+
+/// The ids that several rows of a table have, or the versions of keys: it is unknown which row is valid.
+///
+/// Only hashes are held, so the memory does not depend on the length of the ids.
+#[derive(Debug, Default)]
+pub struct Repeated(HashSet<[u8; 16]>);
+
+impl Repeated {
+    /// Adds an id in any case, with the version of a key or 0. `LimitExceeded` beyond [`REPEATED_MAX`].
+    pub fn add(&mut self, table: Table, id: &str, version: i64) -> Result<()> {
+        self.0.insert(place(id, version));
+        if self.0.len() > REPEATED_MAX {
+            let text = format!(
+                "more than {REPEATED_MAX} ids in {} occur in several rows of the source; correct it there",
+                table.name()
+            );
+            return Err(Error::new(ErrorCode::LimitExceeded, text));
+        }
+        Ok(())
+    }
+
+    /// Whether several rows have this id, in any case.
+    pub fn has(&self, id: &str) -> bool {
+        self.has_version(id, 0)
+    }
+
+    /// Whether several rows have this version of a key.
+    pub fn has_version(&self, key: &str, version: i64) -> bool {
+        self.0.contains(&place(key, version))
+    }
+}
+
+fn place(id: &str, version: i64) -> [u8; 16] {
+    let hash: [u8; 32] =
+        Sha256::new().chain_update(version.to_be_bytes()).chain_update(id.to_lowercase()).finalize().into();
+    std::array::from_fn(|at| hash[at])
 }
 
 /// The longest id that is read, in characters. A page begins behind the last id of the one before.
@@ -169,6 +214,39 @@ pub struct AuditRow {
 }
 
 impl AuditRow {
+    /// The row without its length, as it is checked and stored.
+    pub fn into_legacy(self) -> LegacyRow {
+        let Self {
+            id,
+            timestamp,
+            actor,
+            role,
+            action,
+            request_id,
+            details,
+            key_id,
+            key_version,
+            prev_hash,
+            hash,
+            status,
+            bytes: _,
+        } = self;
+        LegacyRow {
+            id,
+            timestamp,
+            actor,
+            role,
+            action,
+            request_id,
+            details,
+            key_id,
+            key_version,
+            prev_hash,
+            hash,
+            status,
+        }
+    }
+
     /// The total length of the record's texts, in bytes.
     pub fn length(&self) -> u64 {
         let optional = [&self.details, &self.key_id].into_iter().flatten();
@@ -191,4 +269,23 @@ impl AuditRow {
 pub fn source_time(text: &str) -> Result<Timestamp> {
     let whole = if text.ends_with('Z') { text.to_owned() } else { format!("{text}Z") };
     whole.parse().map_err(|_| Error::invalid(format!("{text:?} is not a time between 1970 and 9999")))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn repeated_ids_are_found_in_any_case_and_their_number_is_bounded() {
+        let mut repeated = Repeated::default();
+        repeated.add(Table::Versions, "aB", 2).unwrap();
+        assert!(repeated.has_version("Ab", 2) && !repeated.has_version("ab", 1) && !repeated.has("ab"));
+        for n in 1..REPEATED_MAX as i64 {
+            repeated.add(Table::Versions, "", n).unwrap();
+        }
+        let error = repeated.add(Table::Versions, "one more", 0).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::LimitExceeded);
+        assert!(error.message().contains("key_versions"), "{error}");
+    }
 }
