@@ -634,6 +634,17 @@ typedef struct mkms_root_key_job {
 } mkms_root_key_job;
 
 /**
+ * A stage of an import.
+ */
+typedef int32_t mkms_import_stage;
+
+/**
+ * Receives the progress of an import: `done` of `total` rows of a stage were processed; `total` is 0 until it is
+ * known. No exception may leave the callback.
+ */
+typedef void (*mkms_import_progress)(void *user, mkms_import_stage stage, uint64_t done, uint64_t total);
+
+/**
  * The call succeeded.
  */
 #define MKMS_OK 0
@@ -937,6 +948,26 @@ typedef struct mkms_root_key_job {
  * RSASSA-PSS with SHA-256, MGF1-SHA256 and a salt of 32 bytes (RFC 8017, 8.1).
  */
 #define MKMS_SIGN_RSA_PSS_SHA256 2
+
+/**
+ * Importing keys with their versions.
+ */
+#define MKMS_IMPORT_KEYS 1
+
+/**
+ * Importing grants.
+ */
+#define MKMS_IMPORT_GRANTS 2
+
+/**
+ * Importing the rows of the log.
+ */
+#define MKMS_IMPORT_LOG 3
+
+/**
+ * Rotating keys, and finalizing the import.
+ */
+#define MKMS_IMPORT_FINISH 4
 
 #ifdef __cplusplus
 extern "C" {
@@ -2493,8 +2524,12 @@ mkms_status mkms_replace_integrity_key(const struct mkms_session *session,
  *
  * `request` is a JSON object with `from` (the URL of its database, or the folder with an older version's files), and
  * optionally `password` of the user in the URL, `masterSecret` (the original's `KMS_MASTER_KEY`) or
- * `masterSecretFile`, `awsRegion` and `awsEndpoint`, `name` of the source (`mini-kms`), `dryRun`, `rotate`, `finalize`
- * and `foldPrincipals`. The result is the report as JSON, which the caller frees with `mkms_buffer_free`.
+ * `masterSecretFile`, `awsKeys` (the keys in AWS KMS that the import may use), `awsRegion` and `awsEndpoint`, `name`
+ * of the source (`mini-kms`), `dryRun`, `rotate`, `finalize`, `allowIncomplete` (finalize although something could not
+ * be imported) and `foldPrincipals`. The result is the report as JSON, which the caller frees with `mkms_buffer_free`.
+ *
+ * `progress` and `user` may be NULL. `progress` is called on this thread, about every 100 milliseconds and once more
+ * at the end, if anything changed since the last call.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_CONFIGURATION`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_ROOT_KEY` if the
  * master secret is wrong, `MKMS_WRONG_STATE` if the import is finalized, `MKMS_CONFLICT` if another source was
@@ -2504,6 +2539,8 @@ mkms_status mkms_replace_integrity_key(const struct mkms_session *session,
 mkms_status mkms_import_mini_kms(const struct mkms_session *session,
                                  const char *request,
                                  size_t request_len,
+                                 mkms_import_progress progress,
+                                 void *user,
                                  struct mkms_buffer **answer,
                                  struct mkms_error **error);
 

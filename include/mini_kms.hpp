@@ -245,6 +245,18 @@ using Reader = std::function<std::size_t(std::uint8_t *buffer, std::size_t capac
 /** Receives output. May throw. */
 using Writer = std::function<void(View data)>;
 
+/** A stage of an import. */
+enum class ImportStage : mkms_import_stage {
+    keys = MKMS_IMPORT_KEYS,
+    grants = MKMS_IMPORT_GRANTS,
+    log = MKMS_IMPORT_LOG,
+    finish = MKMS_IMPORT_FINISH,
+};
+
+/** Receives the progress of an import: rows of the stage that were processed, and all its rows. An exception does not
+    end the import: it is rethrown when the import has ended, and the callback is not called again. */
+using ImportProgress = std::function<void(ImportStage stage, std::uint64_t done, std::uint64_t total)>;
+
 namespace detail {
 
 /** The callbacks of a stream. An exception is stored, and rethrown after the C function has returned. */
@@ -279,6 +291,24 @@ struct Pipe {
             std::rethrow_exception(thrown);
         }
         detail::check(status, error);
+    }
+};
+
+/** The progress callback of an import. An exception is stored, and rethrown after the C function has returned. */
+struct Watch {
+    const ImportProgress &progress;
+    std::exception_ptr thrown;
+
+    static void tell(void *user, mkms_import_stage stage, std::uint64_t done, std::uint64_t total) noexcept {
+        auto *watch = static_cast<Watch *>(user);
+        if (watch->thrown) {
+            return;
+        }
+        try {
+            watch->progress(static_cast<ImportStage>(stage), done, total);
+        } catch (...) {
+            watch->thrown = std::current_exception();
+        }
     }
 };
 
@@ -407,6 +437,21 @@ public:
     Buffer list_audit(std::string_view query = "{}") const { return ask(mkms_list_audit, query); }
     Buffer list_imported_audit(std::string_view query = "{}") const { return ask(mkms_list_imported_audit, query); }
     Buffer verify_audit(std::string_view request = "{}") const { return ask(mkms_verify_audit, request); }
+    /** Imports the data of Mini KMS on Node. `progress` is called on this thread. */
+    Buffer import_mini_kms(std::string_view request, const ImportProgress &progress = nullptr) const {
+        Buffer report;
+        detail::Watch watch{progress, nullptr};
+        mkms_error *error = nullptr;
+        const mkms_status status =
+            mkms_import_mini_kms(self(), request.data(), request.size(), progress ? detail::Watch::tell : nullptr,
+                                 &watch, report.place(), &error);
+        if (watch.thrown) {
+            mkms_error_free(&error);
+            std::rethrow_exception(watch.thrown);
+        }
+        detail::check(status, error);
+        return report;
+    }
     Buffer backup(std::string_view path) const { return ask(mkms_backup, path); }
     Buffer checkpoint() const {
         Buffer answer;

@@ -110,6 +110,7 @@ fn fixture(kind: &str, name: &str) -> String {
         "void *" => "scratch".into(),
         "mkms_read" => "read_nothing".into(),
         "mkms_write" => "write_nothing".into(),
+        "mkms_import_progress" => "NULL".into(),
         "size_t" if name == "request_len" || name == "query_len" => "2".into(),
         "size_t" if name.ends_with("capacity") => "sizeof scratch".into(),
         "size_t" | "uint32_t" | "uint64_t" | "bool" | "mkms_role" | "mkms_signing_algorithm" => "1".into(),

@@ -25,7 +25,8 @@ static void field(const mkms_buffer *buffer, const char *name, char *out, size_t
     size_t length = 0, size = strlen(name);
     OK(mkms_buffer_get(buffer, &data, &length, &error));
     for (size_t at = 0; at + size + 4 < length; at++) {
-        if (data[at] == '"' && memcmp(data + at + 1, name, size) == 0 && memcmp(data + at + 1 + size, "\":\"", 3) == 0) {
+        if (data[at] == '"' && memcmp(data + at + 1, name, size) == 0 &&
+            memcmp(data + at + 1 + size, "\":\"", 3) == 0) {
             const uint8_t *from = data + at + size + 4;
             const uint8_t *to = memchr(from, '"', length - (size_t)(from - data));
             CHECK(to != NULL && (size_t)(to - from) < room);
@@ -44,8 +45,8 @@ static void manages_keys(mkms_session *session) {
                               "\"rotationPeriodDays\":90,\"metadata\":{\"owner\":\"alice\"}}"),
                             &answer, &error));
     ANSWERS("\"state\":\"ENABLED\"",
-            mkms_create_key(session, S("{\"name\":\"invoices\",\"type\":\"RSA_2048\",\"purpose\":\"SIGNING\"}"), &answer,
-                            &error));
+            mkms_create_key(session, S("{\"name\":\"invoices\",\"type\":\"RSA_2048\",\"purpose\":\"SIGNING\"}"),
+                            &answer, &error));
     ANSWERS("\"rotationPeriodDays\":90", mkms_get_key(session, S("users"), &answer, &error));
     ANSWERS("\"name\":\"invoices\"", mkms_list_keys(session, NULL, 0, &answer, &error));
     ANSWERS("\"nextCursor\":", mkms_list_keys(session, S("{\"limit\":1}"), &answer, &error));
@@ -53,8 +54,8 @@ static void manages_keys(mkms_session *session) {
     ANSWERS("\"currentVersion\":2", mkms_rotate_key(session, S("users"), NULL, 0, &answer, &error));
     ANSWERS("\"version\":2", mkms_list_versions(session, S("users"), NULL, 0, &answer, &error));
     ANSWERS("\"version\":1", mkms_get_version(session, S("users"), 1, &answer, &error));
-    ANSWERS("\"notAfter\":\"2099-", mkms_set_window(session, S("users"), 1, S("{\"notAfter\":\"2099-01-01T00:00:00Z\"}"),
-                                                   &answer, &error));
+    ANSWERS("\"notAfter\":\"2099-",
+            mkms_set_window(session, S("users"), 1, S("{\"notAfter\":\"2099-01-01T00:00:00Z\"}"), &answer, &error));
     ANSWERS("BEGIN PUBLIC KEY", mkms_public_key(session, S("invoices"), 1, &answer, &error));
     ANSWERS("\"state\":\"DISABLED\"", mkms_disable_key(session, S("users"), &answer, &error));
     ANSWERS("\"state\":\"ENABLED\"", mkms_enable_key(session, S("users"), &answer, &error));
@@ -63,7 +64,8 @@ static void manages_keys(mkms_session *session) {
     ANSWERS("\"state\":\"REVOKED\"", mkms_revoke_version(session, S("users"), 1, &answer, &error));
     ANSWERS("\"state\":\"DESTROYED\"", mkms_trim_key(session, S("users"), &answer, &error));
     ANSWERS("\"gracePeriodDays\":7",
-            mkms_update_key(session, S("users"), S("{\"gracePeriodDays\":7,\"rotationPeriodDays\":null}"), &answer, &error));
+            mkms_update_key(session, S("users"), S("{\"gracePeriodDays\":7,\"rotationPeriodDays\":null}"), &answer,
+                            &error));
     ANSWERS("\"state\":\"PENDING_DELETION\"",
             mkms_schedule_deletion(session, S("users"), S("{\"waitingDays\":10}"), &answer, &error));
     ANSWERS("\"state\":", mkms_cancel_deletion(session, S("users"), &answer, &error));
@@ -72,8 +74,9 @@ static void manages_keys(mkms_session *session) {
     FAILS(MKMS_CONFLICT, mkms_rotate_key(session, S("users"), S("{\"expectedCurrentVersion\":1}"), &answer, &error));
     FAILS(MKMS_KEY_NOT_FOUND, mkms_get_key(session, S("nobody"), &answer, &error));
     FAILS(MKMS_INVALID_ARGUMENT, mkms_update_key(session, S("users"), S("{\"nonsense\":1}"), &answer, &error));
-    FAILS(MKMS_NAME_TAKEN, mkms_create_key(session, S("{\"name\":\"users\",\"type\":\"AES256_GCM\",\"purpose\":\"ENCRYPTION\"}"),
-                                           &answer, &error));
+    FAILS(MKMS_NAME_TAKEN,
+          mkms_create_key(session, S("{\"name\":\"users\",\"type\":\"AES256_GCM\",\"purpose\":\"ENCRYPTION\"}"),
+                          &answer, &error));
     CHECK(answer == NULL);
 }
 
@@ -81,7 +84,8 @@ static void manages_rights(mkms_kms *kms, mkms_session *session) {
     mkms_buffer *made = NULL;
     mkms_session *shop = NULL;
     char id[64], token[128];
-    OK(mkms_put_grant(session, S("{\"principal\":\"shop\",\"role\":\"app\",\"keyId\":\"users\",\"allowedOps\":[\"encrypt\"]}"),
+    OK(mkms_put_grant(session,
+                      S("{\"principal\":\"shop\",\"role\":\"app\",\"keyId\":\"users\",\"allowedOps\":[\"encrypt\"]}"),
                       &made, &error));
     field(made, "id", id, sizeof id);
     OK(mkms_buffer_free(&made));
@@ -151,8 +155,13 @@ static void backs_up(mkms_kms *kms, mkms_session *session) {
 /* An import that cannot be: the message says what helps. */
 static void imports(mkms_session *session) {
     mkms_buffer *answer = NULL;
-    FAILS(MKMS_INVALID_CONFIGURATION, mkms_import_mini_kms(session, S("{\"from\":\"dump.sql\"}"), &answer, &error));
-    FAILS(MKMS_INVALID_ARGUMENT, mkms_import_mini_kms(session, S("{\"from\":\"x\",\"unknown\":1}"), &answer, &error));
+    FAILS(MKMS_INVALID_CONFIGURATION,
+          mkms_import_mini_kms(session, S("{\"from\":\"dump.sql\"}"), NULL, NULL, &answer, &error));
+    FAILS(MKMS_INVALID_CONFIGURATION,
+          mkms_import_mini_kms(session, S("{\"from\":\"x\",\"awsKeys\":[\"my key\"],\"allowIncomplete\":true}"), NULL,
+                               NULL, &answer, &error));
+    FAILS(MKMS_INVALID_ARGUMENT,
+          mkms_import_mini_kms(session, S("{\"from\":\"x\",\"unknown\":1}"), NULL, NULL, &answer, &error));
     CHECK(answer == NULL);
 }
 

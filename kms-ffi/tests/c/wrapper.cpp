@@ -68,6 +68,31 @@ static void streams(const Session &session) {
     CHECK(caught);
 }
 
+/* The import's progress is told on this thread, and what its callback throws arrives here when the import has ended. */
+static void imports(const Session &session) {
+    const char *request = std::getenv("KMS_TEST_IMPORT");
+    CHECK(request != nullptr);
+    const auto here = std::this_thread::get_id();
+    ImportStage last = ImportStage::keys;
+    bool is_done = false;
+    const auto progress = [&](ImportStage stage, std::uint64_t done, std::uint64_t total) {
+        CHECK(std::this_thread::get_id() == here && done <= total);
+        last = stage;
+        is_done = done == total;
+    };
+    CHECK(session.import_mini_kms(request, progress).text().find("\"imported\":5") != std::string_view::npos);
+    CHECK(last == ImportStage::finish && is_done);
+    bool caught = false;
+    try {
+        session.import_mini_kms(request, [](ImportStage, std::uint64_t, std::uint64_t) { throw std::string("enough"); });
+    } catch (const std::string &why) {
+        caught = why == "enough";
+    }
+    CHECK(caught);
+    CHECK(session.import_mini_kms(request).text().find("\"unchanged\":5") != std::string_view::npos);
+    CHECK(thrown([&] { session.import_mini_kms(R"({"from":"dump.sql"})"); }) == MKMS_INVALID_CONFIGURATION);
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 2);
     std::array<std::uint8_t, 32> root_key;
@@ -99,6 +124,7 @@ int main(int argc, char **argv) {
     const Session shop = kms.session("shop", Role::app);
     CHECK(thrown([&] { shop.decrypt(card.bytes, row); }) == MKMS_ACCESS_DENIED);
     streams(alice);
+    imports(alice);
 
     std::vector<std::thread> threads;
     for (int i = 0; i < 4; i++) {
