@@ -3,9 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail by a panic, and says what it skips")]
 
-#[path = "tls/authority.rs"]
-#[allow(dead_code)]
-mod authority;
 mod common;
 
 use std::fs;
@@ -19,6 +16,7 @@ use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
 use common::{Client, Server, program};
+use kms_test_support::authority::{Authority, Files};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -271,7 +269,7 @@ server.socket = tls.wrap_socket(server.socket, server_side=True)\n\
 print(server.server_address[1], flush=True); server.serve_forever()\n";
 
     /// Starts the endpoint and returns it with its URL.
-    fn start(files: &authority::Files) -> (Self, String) {
+    fn start(files: &Files) -> (Self, String) {
         let mut command = std::process::Command::new("python3");
         command.args(["-c", Self::SCRIPT]).args([files.path("server.pem"), files.path("server.key")]);
         let mut process = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
@@ -292,8 +290,7 @@ impl Drop for Https {
 /// The trusted authority is a setting: an endpoint with a certificate of another authority receives nothing.
 #[tokio::test]
 async fn an_endpoint_over_https_is_verified() {
-    let (right, wrong, files) =
-        (authority::Authority::new("right"), authority::Authority::new("wrong"), authority::Files::new());
+    let (right, wrong, files) = (Authority::new("right"), Authority::new("wrong"), Files::create());
     files.install(&right.server(1));
     let (right, wrong) = (files.write("right.pem", right.pem()), files.write("wrong.pem", wrong.pem()));
     let (_endpoint, url) = Https::start(&files);

@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail by a panic, and says what it skips")]
 
-#[path = "../tls/authority.rs"]
-#[allow(dead_code)]
-mod authority;
 #[path = "../common/mod.rs"]
 mod common;
 mod rules;
@@ -14,9 +11,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use authority::{Authority, Files};
 use common::{Client, Server};
 use kms_lib::{Actor, Clock, Config, Kms, NewKey, Role, SchedulerConfig, Timestamp};
+use kms_test_support::authority::{Authority, Files};
 use rules::{Fault, assert_fires, examples, has_promtool, promtool};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
@@ -178,7 +175,7 @@ async fn an_unwritable_anchor_file_fires_not_anchored() {
 
 #[tokio::test]
 async fn broken_and_expiring_tls_files_fire() {
-    let (authority, files) = (Authority::new("servers"), Files::new());
+    let (authority, files) = (Authority::new("servers"), Files::create());
     files.install(&authority.server(1));
     let (certificate, key) = (files.path("server.pem"), files.path("server.key"));
     let tls = [

@@ -3,13 +3,11 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "each suite uses its part, and a test may fail by a panic")]
 
-#[path = "../../../kms-lib/tests/common/engine.rs"]
-pub mod engine;
-
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
+use kms_test_support::engine;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -3,9 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail by a panic, and says what it skips")]
 
-#[path = "../tls/authority.rs"]
-#[allow(dead_code)]
-mod authority;
 mod balancer;
 #[path = "../common/mod.rs"]
 mod common;

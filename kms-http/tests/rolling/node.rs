@@ -3,13 +3,13 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use kms_test_support::authority::{Authority, Files};
 use kms_test_support::free_port;
 use rustls::{ClientConfig, RootCertStore};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-use crate::authority::{Authority, Files};
 use crate::common::program;
 use crate::is_full;
 
@@ -41,7 +41,7 @@ impl Drop for Node {
 impl Cluster {
     /// Prepares a cluster without nodes on this database.
     pub fn new(url: &str) -> Self {
-        let (authority, files) = (Authority::new("servers"), Files::new());
+        let (authority, files) = (Authority::new("servers"), Files::create());
         files.install(&authority.server(1));
         Self { url: url.to_owned(), authority, files, home: TempDir::new().unwrap() }
     }

@@ -6,11 +6,11 @@ use axum::body::Body;
 use axum::http::Version;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use kms_test_support::authority::{Authority, Files};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 
-use crate::authority::{Authority, Files};
 use crate::client::{config, connect, many, request, send, shown};
 use crate::common::Server;
 
@@ -53,7 +53,7 @@ fn new_key(name: &str) -> Value {
 #[tokio::test]
 async fn http_1_and_http_2_are_served_within_tls() {
     let servers = Authority::new("servers");
-    let files = Files::new();
+    let files = Files::create();
     let server = serve(&servers, &files, &[]);
     let token = Some(server.admin.as_str());
     for (protocol, version) in
@@ -84,7 +84,7 @@ async fn http_1_and_http_2_are_served_within_tls() {
 #[tokio::test]
 async fn a_client_certificate_authenticates_its_subject() {
     let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
-    let files = Files::new();
+    let files = Files::create();
     let more = [("KMS_HTTP_MTLS_ROLE_FIELD", "common_name"), ("KMS_HTTP_MTLS_ADMIN_VALUES", "Alice")];
     let server = serve_callers((&servers, &callers), &files, "required", &more);
     let (alice, bob) = (callers.client("Alice"), callers.client("bob"));
@@ -119,7 +119,7 @@ async fn a_client_certificate_authenticates_its_subject() {
 #[tokio::test]
 async fn certificates_that_differ_in_case_are_distinct_callers() {
     let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
-    let files = Files::new();
+    let files = Files::create();
     let server = serve_callers((&servers, &callers), &files, "optional", &[]);
     let admin = Some(server.admin.as_str());
     let by_admin = async |path: &str, body: Option<&Value>| {
@@ -140,7 +140,7 @@ async fn certificates_that_differ_in_case_are_distinct_callers() {
 #[tokio::test]
 async fn a_token_suffices_where_a_certificate_is_optional() {
     let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
-    let files = Files::new();
+    let files = Files::create();
     let server = serve_callers((&servers, &callers), &files, "optional", &[]);
     let bob = callers.client("bob");
     let cases = [(None, None, 401), (None, Some(server.admin.as_str()), 200), (Some(&bob), None, 200)];
@@ -155,7 +155,7 @@ async fn a_token_suffices_where_a_certificate_is_optional() {
 #[tokio::test]
 async fn sighup_reloads_the_certificate() {
     let servers = Authority::new("servers");
-    let files = Files::new();
+    let files = Files::create();
     let server = serve(&servers, &files, &[("KMS_HTTP_TLS_RELOAD_SECONDS", "0")]);
     let first = shown(&server, config(&servers, None, None)).await;
     assert_eq!(expiration(&servers, &server).await, "3786912000");
@@ -215,7 +215,7 @@ async fn ended(connection: impl Future) {
 #[tokio::test]
 async fn connections_end_when_their_certificates_may_have_been_revoked() {
     let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
-    let files = Files::new();
+    let files = Files::create();
     files.write("revoked.pem", callers.revoke(9));
     let more = [
         ("KMS_HTTP_TLS_CLIENT_CRL_FILE", "{files}/revoked.pem"),
@@ -255,7 +255,7 @@ async fn connections_end_when_their_certificates_may_have_been_revoked() {
 
 #[tokio::test]
 async fn connections_end_at_their_greatest_age() {
-    let (servers, files) = (Authority::new("servers"), Files::new());
+    let (servers, files) = (Authority::new("servers"), Files::create());
     let ages = [("KMS_HTTP_CONNECTION_AGE_SECONDS", "1"), ("KMS_HTTP_IDLE_TIMEOUT_SECONDS", "3600")];
     let server = serve(&servers, &files, &ages);
     for protocol in ["http/1.1", "h2"] {

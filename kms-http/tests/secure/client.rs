@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, Request, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use kms_test_support::authority::{Authority, Issued};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
@@ -17,7 +18,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::authority::{Authority, Issued};
 use crate::common::Server;
 
 /// A response. A body that is not JSON is a JSON string.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use kms_test_support::authority::{Authority, Files};
 use serde_json::json;
 
-use crate::authority::{Authority, Files};
 use crate::certificates::serve;
 use crate::client::{config, request, send};
 use crate::common::Server;
@@ -22,7 +22,7 @@ struct Service {
 
 impl Service {
     fn start(settings: &[(&str, &str)]) -> Self {
-        let (servers, files) = (Authority::new("servers"), Files::new());
+        let (servers, files) = (Authority::new("servers"), Files::create());
         let server = serve(&servers, &files, settings);
         Self { servers, server, _files: files }
     }

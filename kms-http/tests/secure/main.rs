@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
-#[path = "../tls/authority.rs"]
-#[allow(dead_code)]
-mod authority;
 mod certificates;
 mod client;
 #[path = "../common/mod.rs"]

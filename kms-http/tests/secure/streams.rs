@@ -7,9 +7,9 @@ use bytes::Bytes;
 use hyper::Request;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use kms_test_support::authority::{Authority, Files};
 use serde_json::json;
 
-use crate::authority::{Authority, Files};
 use crate::certificates::serve;
 use crate::client::{config, connect, request, send};
 
@@ -25,7 +25,7 @@ fn endless(token: &str, bytes: usize) -> Request<Body> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bodies_of_many_streams_are_counted() {
     let servers = Authority::new("servers");
-    let files = Files::new();
+    let files = Files::create();
     let server = serve(&servers, &files, &[("KMS_HTTP_BODY_MEMORY_MIB", "4")]);
     let admin = Some(server.admin.as_str());
     let h2 = || config(&servers, None, Some("h2"));
@@ -87,7 +87,7 @@ async fn the_bodies_of_many_streams_are_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn open_connections_receive_goaway_at_the_end() {
     let servers = Authority::new("servers");
-    let files = Files::new();
+    let files = Files::create();
     let mut server = serve(&servers, &files, &[]);
     let stream = connect(&server, config(&servers, None, Some("h2"))).await.unwrap();
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();

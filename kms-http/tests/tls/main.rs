@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod authority;
 mod mutual;
 mod reload;
 mod versions;
@@ -13,19 +12,18 @@ use std::sync::Arc;
 
 use kms_http::settings::TlsSettings;
 use kms_http::tls::TlsServer;
+use kms_test_support::authority::{Authority, Files, Issued};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 
-use authority::{Authority, Files, Issued};
-
 const BOTH: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
 
 /// The files and settings of a server that requests no client certificates.
 fn plain(authority: &Authority) -> (Files, TlsSettings) {
-    let files = Files::new();
+    let files = Files::create();
     files.install(&authority.server(1));
     let settings = shows(files.path("server.pem"), files.path("server.key"));
     (files, settings)

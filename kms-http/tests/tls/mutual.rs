@@ -6,8 +6,8 @@ use kms_http::auth::mtls::MtlsMapper;
 use kms_http::settings::{ClientCertificates, MtlsSettings, TlsSettings};
 use kms_http::tls::TlsServer;
 use kms_lib::Role;
+use kms_test_support::authority::{Authority, Files};
 
-use crate::authority::{Authority, Files};
 use crate::{BOTH, client, meet, plain};
 
 /// A server that accepts client certificates of `callers`.

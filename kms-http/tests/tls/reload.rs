@@ -5,9 +5,9 @@ use std::os::unix::fs::symlink;
 use kms_http::settings::{ClientCertificates, TlsSettings};
 use kms_http::tls::TlsServer;
 use kms_lib::ErrorCode;
+use kms_test_support::authority::{Authority, Files, Issued};
 use rustls::pki_types::CertificateDer;
 
-use crate::authority::{Authority, Files, Issued};
 use crate::{BOTH, client, meet, plain, shows};
 
 async fn shown(server: &std::sync::Arc<TlsServer>, authority: &Authority) -> CertificateDer<'static> {
@@ -61,7 +61,7 @@ async fn invalid_files_leave_the_former_in_use() {
 #[tokio::test]
 async fn a_change_of_a_symbolic_link_is_noticed() {
     let authority = Authority::new("ca");
-    let files = Files::new();
+    let files = Files::create();
     let put = |folder: &str, issued: &Issued| {
         std::fs::create_dir(files.path(folder)).unwrap();
         files.write(&format!("{folder}/tls.crt"), issued.certificate.pem());

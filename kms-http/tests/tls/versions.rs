@@ -3,10 +3,10 @@ use std::sync::Arc;
 
 use kms_http::settings::TlsSettings;
 use kms_http::tls::TlsServer;
+use kms_test_support::authority::{Authority, Files};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::authority::{Authority, Files};
 use crate::{BOTH, client, meet, plain, shows};
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn invalid_handshakes_end() {
 async fn private_keys_in_sec1_are_read() {
     use aws_lc_rs::encoding::AsDer;
     let authority = Authority::new("ca");
-    let files = Files::new();
+    let files = Files::create();
     let issued = authority.server(1);
     files.install(&issued);
     // Converts the key from PKCS#8 to SEC 1.

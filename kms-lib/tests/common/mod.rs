@@ -2,7 +2,6 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "every suite uses a part")]
 
-pub mod engine;
 pub mod output;
 
 use std::path::PathBuf;
@@ -13,6 +12,7 @@ use kms_lib::{
     Actor, AuditQuery, AuditRecord, Clock, Config, Context, Error, ErrorCode, Kms, NewKey, Paging, Role,
     SchedulerConfig, Session, Timestamp,
 };
+pub use kms_test_support::engine;
 use tempfile::TempDir;
 
 /// The root key of most suites.

@@ -2,9 +2,13 @@
 //! of the loopback interface, and as their own user if the tests run as root. A test can kill them and start them
 //! again. They are removed when dropped.
 
+#[cfg(feature = "tls")]
+pub mod authority;
 pub mod aws;
 mod aws_proxy;
 mod certificates;
+#[cfg(feature = "engine")]
+pub mod engine;
 mod galera;
 mod mariadb;
 mod metadata;

@@ -1,14 +1,17 @@
 //! The engine on which the suites run: `KMS_TEST_ENGINE` is `sqlite` (the default), `mysql` or `postgres`. The servers
 //! are those of `KMS_TEST_MYSQL_URL` and `KMS_TEST_POSTGRES_URL` (with permission to create databases), otherwise
-//! private ones.
+//! private ones. Feature `engine`.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use kms_test_support::{MariaDb, Postgres, Server};
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, PgConnection, SqliteConnection};
 use tokio::sync::oneshot;
+
+use crate::{MariaDb, Postgres, Server};
 
 /// The name of the engine.
 pub fn name() -> String {
