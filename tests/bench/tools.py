@@ -58,11 +58,11 @@ def moto():
 
 
 def built(*arguments):
-    """Builds in release mode; whether it could."""
-    say(f"building: cargo build --release {' '.join(arguments)}")
-    command = ["cargo", "build", "--locked", "--release", *arguments]
+    """Builds with the profile of the shipped service. Returns whether the build succeeded."""
+    say(f"building: cargo build --profile service {' '.join(arguments)}")
+    command = ["cargo", "build", "--locked", "--profile", "service", *arguments]
     return subprocess.run(command, cwd=REPOSITORY, check=False).returncode == 0
 
 
 def target():
-    return Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")) / "release"
+    return Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")) / "service"

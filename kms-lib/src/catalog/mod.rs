@@ -38,7 +38,7 @@ use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::root_key::ServiceKeyKind;
 
-/// How many replacements of the integrity key one look at the store follows.
+/// The number of replacements of the integrity key that one refresh follows.
 const CATCH_UPS: usize = 3;
 
 /// The snapshot, with the state needed to keep it up to date.
@@ -49,12 +49,12 @@ pub struct Catalog {
     /// Receives the generations of the root key whenever they change.
     envelope: Envelope,
     snapshot: RwLock<Snapshot>,
-    /// Locked while the snapshot is brought up to date, so that waiting callers share one look at the store.
+    /// Locked during a refresh of the snapshot, so that waiting callers share one refresh.
     refreshing: tokio::sync::Mutex<()>,
-    /// Number of looks at the store that have begun.
-    looks: AtomicU64,
-    /// The number of the last look that was completed.
-    seen: AtomicU64,
+    /// The number of refreshes that have begun.
+    refreshes: AtomicU64,
+    /// The number of the last refresh that was completed.
+    refreshed: AtomicU64,
     /// Whether rows were set aside that are not in the committed quarantine yet.
     quarantining: AtomicBool,
     /// Whether rows were read whose material or wrappings are erased.
@@ -70,8 +70,8 @@ impl Catalog {
             envelope,
             snapshot: RwLock::new(Snapshot::default()),
             refreshing: tokio::sync::Mutex::new(()),
-            looks: AtomicU64::new(0),
-            seen: AtomicU64::new(0),
+            refreshes: AtomicU64::new(0),
+            refreshed: AtomicU64::new(0),
             quarantining: AtomicBool::new(false),
             erased: AtomicBool::new(false),
         }
@@ -88,21 +88,21 @@ impl Catalog {
         Arc::clone(&self.seals.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Makes sure that the snapshot is not older than this call. One look at the store serves all waiting callers.
+    /// Makes sure that the snapshot is not older than this call. One refresh serves all waiting callers.
     pub async fn ensure_fresh(&self) -> Result<()> {
-        let begun = self.looks.load(Ordering::Acquire);
+        let begun = self.refreshes.load(Ordering::Acquire);
         let _alone = self.refreshing.lock().await;
-        // A completed look that began after this call is recent enough. A look that failed, or whose caller dropped its
+        // A completed refresh that began after this call is recent enough. One that failed, or whose caller dropped its
         // future, does not count.
-        if self.seen.load(Ordering::Acquire) <= begun {
-            let this = self.looks.fetch_add(1, Ordering::AcqRel) + 1;
-            self.look().await?;
-            self.seen.store(this, Ordering::Release);
+        if self.refreshed.load(Ordering::Acquire) <= begun {
+            let this = self.refreshes.fetch_add(1, Ordering::AcqRel) + 1;
+            self.refresh_from_store().await?;
+            self.refreshed.store(this, Ordering::Release);
         }
         if self.snapshot().trust() == Trust::Suspect { Err(altered()) } else { Ok(()) }
     }
 
-    async fn look(&self) -> Result<()> {
+    async fn refresh_from_store(&self) -> Result<()> {
         for _ in 0..CATCH_UPS {
             let mut connection = self.store.reader().await?;
             if head::revision(connection.as_mut()).await? <= self.snapshot().revision() {

@@ -18,7 +18,7 @@ type Place<'a> = (&'a str, GrantId);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Held {
     grants: BTreeSet<GrantId>,
-    /// The keys that the grants are on, by name. Only keys whose row exists.
+    /// The keys that have grants, by name, except keys without a row.
     keys: BTreeMap<Arc<str>, KeyId>,
 }
 

@@ -63,7 +63,7 @@ impl Session {
         job.check()?;
         self.permit_reading(Action::ImportStart, Operation::Import, None).await?;
         if self.has_idempotency_key() {
-            return Err(Error::invalid("an import can be repeated; it takes no idempotency key"));
+            return Err(Error::invalid("an import can be repeated, so it does not accept an idempotency key"));
         }
         check_open(self, &job.name).await?;
         let mut run = Run::begin(self, from, job).await?;

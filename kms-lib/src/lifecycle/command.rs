@@ -268,11 +268,11 @@ pub enum Command {
     DestroyKey(KeyId, VersionRange),
     /// Make or replace a grant.
     PutGrant(Box<CheckedGrant>),
-    /// Revoke a grant; with the flag, everything that was passed on through it too.
+    /// Withdraw a grant; with the flag, everything that was passed on through it too.
     WithdrawGrant(GrantId, bool),
     /// Create a credential, the record of an access token.
     CreateCredential(Box<CheckedCredential>),
-    /// Revoke a credential, so that its token no longer authenticates.
+    /// Withdraw a credential, so that its token no longer authenticates.
     WithdrawCredential(CredentialId),
     /// Quarantine rows that do not match the log.
     Quarantine(Vec<NewQuarantined>),

@@ -93,7 +93,7 @@ fn by_grant(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> Option
     let principal = attempt.actor.principal();
     match &attempt.operation {
         Operation::PutGrant { .. } => passes_on(view, attempt, now).map(|passed_on| passed_on.right),
-        // Only the grantor, or one before it in the chain, can revoke a grant, and only while it can grant there.
+        // Only the grantor, or one before it in the chain, can withdraw a grant, and only while it can grant there.
         Operation::WithdrawGrant { id, .. } => {
             let grant = view.grant(*id)?;
             let key = match grant.scope {

@@ -234,7 +234,7 @@ impl Session {
     /// and its answer is lost. [`audit_public_key`](Self::audit_public_key) says which key signs now.
     pub async fn replace_signing_key(&self) -> Result<String> {
         if self.has_idempotency_key() {
-            return Err(Error::invalid("a replacement of the signing key takes no idempotency key"));
+            return Err(Error::invalid("replacing the signing key does not accept an idempotency key"));
         }
         self.permit_reading(Action::SigningKeyReplace, Operation::ReplaceSigningKey, None).await?;
         let admission = self.admit_change()?;

@@ -94,7 +94,9 @@ impl Session {
     async fn new_token(&self, new: NewToken, is_first: bool) -> Result<CreatedToken> {
         let NewToken { principal, role, label, expires_at } = new;
         if self.has_idempotency_key() {
-            return Err(Error::invalid("a token is shown only once, so creating one takes no idempotency key"));
+            return Err(Error::invalid(
+                "a token is shown only once, so creating one does not accept an idempotency key",
+            ));
         }
         // The same rules as for every actor: a token cannot have a reserved principal.
         let actor = Actor::new(principal, role)?;

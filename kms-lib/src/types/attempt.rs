@@ -99,7 +99,7 @@ pub enum Operation {
         /// The conditions of the grant.
         conditions: Conditions,
     },
-    /// Revoke a grant, with or without the grants that were passed on through it.
+    /// Withdraw a grant, with or without the grants that were passed on through it.
     WithdrawGrant {
         /// The id of the grant.
         id: GrantId,
@@ -108,7 +108,7 @@ pub enum Operation {
     },
     /// Create a credential, the record of an access token.
     CreateCredential,
-    /// Revoke a credential, so that its token no longer authenticates.
+    /// Withdraw a credential, so that its token no longer authenticates.
     WithdrawCredential {
         /// The id of the credential.
         id: CredentialId,
