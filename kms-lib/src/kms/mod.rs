@@ -32,7 +32,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::catalog::run_blocking;
 use crate::config::Config;
 use crate::ops::{self, Ready, Telemetry};
-use crate::session::{Session, Shared, write_counted};
+use crate::session::{Session, Shared, write_last};
 use crate::types::actor::Actor;
 use crate::types::error::{Error, ErrorCode, Result};
 
@@ -226,7 +226,11 @@ impl Kms {
         let _ = self.inner.stop.send(true);
         self.stop_verifying();
         self.end_tasks().await;
-        let _ = timeout(CLOSE_STEP, write_counted(shared, shared.clock.now().plus_seconds(2))).await;
+        match timeout(CLOSE_STEP, write_last(shared)).await {
+            Ok(0) => {}
+            Ok(denials) => tracing::warn!(denials, "denials were counted, but their number could not be recorded"),
+            Err(_) => tracing::warn!("denials were counted, but their number was not recorded in time"),
+        }
         let written = shared.ledger.close(CLOSE_LEDGER).await;
         shared.workers.close();
         let noted = timeout(CLOSE_STEP, self.note_head()).await.unwrap_or(Ok(()));

@@ -117,14 +117,27 @@ impl Denials {
         due
     }
 
-    /// Adds back a count that could not be written, so that the next record includes it.
-    fn put_back(&self, counted: Counted) {
+    /// Adds back a count that could not be written, so that the next record includes it. If the caller's window was
+    /// dropped meanwhile to make room for others, the count goes to a new window or to the shared one.
+    fn put_back(&self, counted: Counted, now: Timestamp) {
+        let Counted { actor, action, caller: (_, code), count, counted_before } = counted;
         let mut windows = self.windows();
-        if let Some(window) = windows.of.get_mut(&counted.caller) {
-            window.uncounted += counted.count;
-            window.counted_at = counted.counted_before;
-            windows.uncounted.insert(counted.caller);
-        }
+        // The actor of the shared window has a name, but the window has none.
+        let caller = match windows.of.contains_key(&counted.caller) {
+            true => counted.caller,
+            false => windows.caller(&actor, code, now),
+        };
+        let window = windows.window_of(&caller, &actor, now);
+        window.uncounted += count;
+        window.action = action;
+        window.counted_at = counted_before;
+        windows.uncounted.insert(caller);
+    }
+
+    /// The number of denials that no record represents yet.
+    pub(crate) fn uncounted(&self) -> u64 {
+        let windows = self.windows();
+        windows.uncounted.iter().filter_map(|caller| windows.of.get(caller)).map(|window| window.uncounted).sum()
     }
 }
 
@@ -140,12 +153,17 @@ impl Windows {
 
     fn window(&mut self, actor: &Actor, code: ErrorCode, now: Timestamp) -> &mut Window {
         let caller = self.caller(actor, code, now);
-        if !self.of.contains_key(&caller) {
+        self.window_of(&caller, actor, now)
+    }
+
+    /// The window of this caller; a new one that begins now if there is none.
+    fn window_of(&mut self, caller: &Caller, actor: &Actor, now: Timestamp) -> &mut Window {
+        if !self.of.contains_key(caller) {
             self.forget_oldest();
             self.order.push_back((caller.clone(), now));
         }
         let is_shared = caller.0.is_empty();
-        let window = self.of.entry(caller).or_insert_with(|| Window {
+        let window = self.of.entry(caller.clone()).or_insert_with(|| Window {
             begun: now,
             count: 0,
             uncounted: 0,
@@ -195,7 +213,7 @@ pub(crate) async fn write_counted(shared: &Shared, now: Timestamp) -> Result<()>
         };
         for (counted, written) in together.into_iter().zip(written) {
             if let Err(error) = written {
-                shared.denials.put_back(counted);
+                shared.denials.put_back(counted, now);
                 // A principal that has used up its share of the queue must not keep the records of others from the log.
                 if !matches!(error.code(), ErrorCode::Overloaded | ErrorCode::CallerOverloaded) {
                     failed = Err(error);
@@ -204,6 +222,25 @@ pub(crate) async fn write_counted(shared: &Shared, now: Timestamp) -> Result<()>
         }
     }
     failed
+}
+
+/// Writes all counted records before the service closes, as far as the ledger takes them. Returns the number of denials
+/// that no record represents.
+pub(crate) async fn write_last(shared: &Shared) -> u64 {
+    // Every count is due at this time.
+    let now = shared.clock.now().plus_seconds(2);
+    loop {
+        let before = shared.denials.uncounted();
+        if before == 0 {
+            return 0;
+        }
+        // A principal with many counts may have no more places in the queue, so the rest takes further rounds.
+        let written = write_counted(shared, now).await;
+        let after = shared.denials.uncounted();
+        if after >= before || written.is_err() {
+            return after;
+        }
+    }
 }
 
 async fn write(shared: &Shared, counted: &Counted) -> Result<()> {
@@ -260,8 +297,31 @@ mod tests {
         let counted = denials.take_due(later).pop().unwrap();
         assert_eq!(counted.count, 10);
         assert!(denials.take_due(later).is_empty());
-        denials.put_back(counted);
+        denials.put_back(counted, later);
         assert_eq!(denials.take_due(later)[0].count, 10);
+    }
+
+    /// While a count is being written, other principals may take the place of its window.
+    #[test]
+    fn a_count_without_a_window_is_counted_with_the_others() {
+        let denials = Denials::default();
+        let now = Timestamp::from_micros(1_000_000_000);
+        for _ in 0..70 {
+            deny(&denials, "a", now, true);
+        }
+        let later = now.plus_seconds(61);
+        let counted = denials.take_due(later).pop().unwrap();
+        for n in 0..FOLLOWED {
+            deny_actor(&denials, &Actor::new(format!("principal-{n}"), crate::Role::App).unwrap(), later, true);
+        }
+        assert!(!denials.windows().of.contains_key(&("a".to_owned(), CODE)));
+        denials.put_back(counted, later);
+        assert_eq!(denials.uncounted(), 10);
+        let again = denials.take_due(later.plus_seconds(2)).pop().unwrap();
+        assert_eq!((again.count, again.actor.principal()), (10, "system"));
+        // The same for the record of the shared window.
+        denials.put_back(again, later);
+        assert_eq!(denials.take_due(later.plus_seconds(2))[0].count, 10);
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub(crate) use change::Intent;
 pub(crate) use credentials::authenticate;
 pub use credentials::{CreatedToken, CredentialDescription};
 pub use denials::Denials;
-pub(crate) use denials::write_counted;
+pub(crate) use denials::{write_counted, write_last};
 pub use imported_log::ImportedRow;
 pub use integrity_key::IntegrityKeyReplacement;
 pub use items::{DecryptItem, EncryptItem, ReencryptItem, SignItem, VerifyItem};

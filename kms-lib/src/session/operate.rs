@@ -57,7 +57,8 @@ impl Session {
             }
             let call = WorkedCall { action, items, decided: &decided, worked: &worked, revision, session: self };
             let mut records = Records::of(&call);
-            let uncounted = if items.len() > 1 { self.take_uncounted(&mut records, fresh) } else { Vec::new() };
+            let denials = if items.len() > 1 { self.take_uncounted(&mut records, fresh) } else { Vec::new() };
+            let mut uncounted = Uncounted { session: self, action, denials };
             let Records { entries, of_item } = records;
             let outcome = match entries.is_empty() {
                 true => Outcome::Committed { receipts: Vec::new(), changes: Vec::new() },
@@ -68,13 +69,14 @@ impl Session {
                 Outcome::Refused(code) => Err(code),
                 Outcome::Redo(slot) => {
                     retry = slot;
+                    uncounted.denials.clear();
                     continue;
                 }
-                Outcome::Failed(error) => return Err(error),
+                Outcome::Failed(error) => {
+                    uncounted.denials.clear();
+                    return Err(error);
+                }
             };
-            for (code, operations) in uncounted {
-                self.shared.denials.count(&self.actor, action, code, self.shared.clock.now(), operations);
-            }
             return Ok(results(worked, &decided, &of_item, answer.as_deref().map_err(|code| *code)));
         }
         Err(overtaken())
@@ -112,6 +114,23 @@ impl Session {
         match decided.ruling {
             Ruling::Denied(code) => self.shared.denials.is_flooding(&self.actor, code, self.shared.clock.now()),
             _ => false,
+        }
+    }
+}
+
+/// Denials of a batch that get no record of their own. They are counted once the batch was recorded, and also if the
+/// caller drops its future before.
+struct Uncounted<'s> {
+    session: &'s Session,
+    action: Action,
+    denials: Vec<(ErrorCode, u64)>,
+}
+
+impl Drop for Uncounted<'_> {
+    fn drop(&mut self) {
+        let Session { shared, actor, .. } = self.session;
+        for (code, operations) in self.denials.drain(..) {
+            shared.denials.count(actor, self.action, code, shared.clock.now(), operations);
         }
     }
 }
