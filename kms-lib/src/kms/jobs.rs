@@ -8,7 +8,7 @@ use crate::catalog::Snapshot;
 use crate::ledger::skew;
 use crate::scheduler::SchedulerConfig;
 use crate::session::{Session, doubtful_times};
-use crate::storage::tables::usage::{self, Due, OverVersion};
+use crate::storage::tables::usage::{self, Due, DueKey, OverVersion};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::Key;
@@ -79,15 +79,12 @@ fn note(failed: &mut Option<Error>, what: &str, done: Result<()>) {
 }
 
 async fn rotate(session: &Session, report: &mut JobReport) -> Result<()> {
-    let mut tried = HashSet::new();
+    let mut last = None;
+    session.shared().catalog.ensure_fresh().await?;
+    let misdated = misdated(session);
+    let mut page: Vec<KeyId> = misdated.iter().copied().collect();
     loop {
-        let due = due(session, Due::Rotation, tried.len()).await?;
-        let misdated = misdated(session);
-        let new: Vec<KeyId> = due.into_iter().chain(misdated).filter(|id| tried.insert(*id)).collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        for id in new {
+        for id in page {
             // Naming the due version ensures that only one of several schedulers rotates the key.
             let expected = {
                 let snapshot = session.shared().catalog.snapshot();
@@ -117,6 +114,11 @@ async fn rotate(session: &Session, report: &mut JobReport) -> Result<()> {
                 Err(error) => fail(report, id, "rotated", error),
             }
         }
+        let due = due(session, Due::Rotation, &mut last).await?;
+        if due.is_empty() {
+            return Ok(());
+        }
+        page = due.into_iter().filter(|id| !misdated.contains(id)).collect();
     }
 }
 
@@ -138,15 +140,15 @@ fn is_known_full(session: &Session, id: KeyId) -> bool {
 
 /// Finds keys with a rotation period that were created or rotated by a clock that was ahead; their next rotation would
 /// be late by the same amount.
-fn misdated(session: &Session) -> Vec<KeyId> {
+fn misdated(session: &Session) -> HashSet<KeyId> {
     let now = session.shared().clock.now();
-    let mut found = Vec::new();
+    let mut found = HashSet::new();
     let mut after: Option<String> = None;
     loop {
         let snapshot = session.shared().catalog.snapshot();
         // The usual case: no version is dated in the future.
         if !snapshot.newest_version_at().is_some_and(|newest| skew::is_to_come(newest, now)) {
-            return Vec::new();
+            return HashSet::new();
         }
         // The snapshot is locked only briefly, one page at a time.
         let page: Vec<&Key> = snapshot.keys_by_name(after.as_deref()).take(KEYS_LOOKED_AT).collect();
@@ -164,14 +166,13 @@ fn is_misdated(snapshot: &Snapshot, key: &Key, now: Timestamp) -> bool {
 }
 
 async fn destroy(session: &Session, report: &mut JobReport) -> Result<()> {
-    let mut tried = HashSet::new();
+    let mut last = None;
     loop {
-        let due = due(session, Due::Destruction, tried.len()).await?;
-        let new: Vec<KeyId> = due.into_iter().filter(|id| tried.insert(*id)).collect();
-        if new.is_empty() {
+        let due = due(session, Due::Destruction, &mut last).await?;
+        if due.is_empty() {
             return Ok(());
         }
-        for id in new {
+        for id in due {
             match session.destroy_located(id).await {
                 Ok(()) => report.destroyed.push(id),
                 Err(error) if matches!(error.code(), ErrorCode::KeyDestroyed | ErrorCode::WrongState) => {
@@ -238,11 +239,14 @@ fn is_left_alone(session: &Session, id: KeyId) -> bool {
     snapshot.key(id).is_some_and(|key| key.is_revoked() || key.is_held_by_import())
 }
 
-async fn due(session: &Session, what: Due, tried: usize) -> Result<Vec<KeyId>> {
+/// The next page of keys on which scheduled work is due. A key on which it failed is still due, and is not returned
+/// again.
+async fn due(session: &Session, what: Due, last: &mut Option<DueKey>) -> Result<Vec<KeyId>> {
     session.shared().catalog.ensure_fresh().await?;
     let mut connection = session.shared().store.reader().await?;
-    // Failed keys are still due and come first, so the query reads past them.
-    usage::due(connection.as_mut(), what, session.shared().clock.now(), tried + PAGE).await
+    let found = usage::due(connection.as_mut(), what, session.shared().clock.now(), *last, PAGE).await?;
+    *last = found.last().copied().or(*last);
+    Ok(found.into_iter().map(|(_, id)| id).collect())
 }
 
 fn fail(report: &mut JobReport, id: KeyId, what: &str, error: Error) {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::details::Details;
 use super::idempotency::Keeping;
 use super::import_runs::ImportState;
+use super::remaining::Retirable;
 use super::signer::HeadKeys;
 use super::skew;
 use super::sound::Soundness;
@@ -22,6 +23,7 @@ use crate::audit::tree::Frontier;
 use crate::catalog::{Overlay, Snapshot, Trust};
 use crate::envelope::Seals;
 use crate::lifecycle::{Command, LegacyPage, NewSigningKey, NewWrapping, ResealedRow};
+use crate::storage::tables::wrappings::MARKS_WITHDRAWN;
 use crate::types::attempt::Decision;
 use crate::types::audit::{AuditRecord, Head, Receipt, Status};
 use crate::types::change::Change;
@@ -92,7 +94,7 @@ pub(super) struct Place<'a> {
     /// Requests of the batch that have an idempotency record already: their principal and idempotency key.
     pub kept: &'a HashSet<(String, String)>,
     /// Whether these generations of the root key may be retired.
-    pub retirable: &'a HashMap<u32, bool>,
+    pub retirable: &'a HashMap<u32, Retirable>,
     /// The number of rows, by source, of the imported logs that the batch appends to.
     pub imported: &'a HashMap<String, u64>,
     /// The latest runs of the imports that the batch belongs to, by source.
@@ -188,7 +190,12 @@ impl Planner<'_> {
                 self.plan.wrappings.erased_subjects.extend(versions.map(|version| *version.id.as_bytes()));
                 self.plan.has_erased = true;
             }
-            Command::MarkVerified(checked) => self.plan.wrappings.checked.extend(checked.iter().cloned()),
+            Command::MarkVerified(checked) => {
+                if checked.iter().any(|mark| !mark.opens) {
+                    self.plan.remember.push((MARKS_WITHDRAWN, self.plan.head.seq.to_string()));
+                }
+                self.plan.wrappings.checked.extend(checked.iter().cloned());
+            }
             Command::EraseWrappings(generation, subjects) => {
                 let mut is_retired = false;
                 self.overlay.each_root_key(&mut |root| {

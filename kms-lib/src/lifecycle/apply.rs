@@ -90,7 +90,7 @@ impl Context<'_> {
             Command::AddRootKey(new) => self.add_root_key(&new.root),
             Command::MarkCompromised(generation) => self.mark_compromised(*generation),
             Command::BeginRetirement(generation) => self.begin_retirement(*generation),
-            Command::RetireRootKey(generation) => self.retire_root_key(*generation),
+            Command::RetireRootKey(check) => self.retire_root_key(check.generation),
             Command::ReplaceSigningKey(new) => self.replace_signing_key(new),
             Command::ReplaceIntegrityKey(new) => self.replace_integrity_key(new),
             Command::EndResealing(number) => self.end_resealing(*number),

@@ -182,6 +182,20 @@ impl Wrapping {
     }
 }
 
+/// A check that other generations of the root key can open everything that one wraps: its result, and the state of the
+/// store before it. Whatever was changed since is checked again under the head lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetirementCheck {
+    /// The generation to retire.
+    pub generation: u32,
+    /// The revision of the catalog.
+    pub revision: u64,
+    /// The last record that withdrew the mark of a verified wrapping; none if there was none.
+    pub withdrawn: Option<String>,
+    /// The number of materials that no other generation can open.
+    pub unverified: u64,
+}
+
 /// A wrapping that was opened, with the result that its verification mark records.
 #[derive(Clone, Debug)]
 pub struct CheckedWrapping {
@@ -287,7 +301,7 @@ pub enum Command {
     /// Begin to retire a generation: nothing new is wrapped under it from then on.
     BeginRetirement(u32),
     /// Complete the retirement of a generation.
-    RetireRootKey(u32),
+    RetireRootKey(RetirementCheck),
     /// Add wrappings under further generations. No row of the catalog changes.
     AddWrappings(Vec<NewWrapping>),
     /// Set or remove the verification marks of wrappings. No row of the catalog changes.

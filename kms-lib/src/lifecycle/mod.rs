@@ -16,7 +16,7 @@ pub use apply_import::import_grantor;
 pub use apply_root_keys::leaked_service_keys;
 pub use command::{
     CheckedCredential, CheckedGrant, CheckedKey, CheckedWrapping, Command, KeyEdit, NewGeneration, NewIntegrityKey,
-    NewQuarantined, NewSigningKey, NewWrapping, Released, ResealedRow, Resealing, Wrapping,
+    NewQuarantined, NewSigningKey, NewWrapping, Released, ResealedRow, Resealing, RetirementCheck, Wrapping,
 };
 pub use imported::{
     ImportFinalization, ImportRotation, ImportRun, ImportedGrant, ImportedGrants, ImportedKey, ImportedMaterial,

@@ -172,7 +172,7 @@ impl Session {
         let month = usage::sums(connection, now.minus_days(30).hour(), hour).await;
         connection.rollback().await?;
         let (day, month) = (day?, month?);
-        let due = usage::due(connection, Due::Rotation, now, ALERTS).await?;
+        let due = usage::due(connection, Due::Rotation, now, None, ALERTS).await?;
         let soon = now.plus_days(SOON_DAYS);
         let ending = usage::windows_ending(connection, now, soon, now.minus_days(SOON_DAYS), ALERTS).await?;
         let near = usage::near_limit(connection, ALERTS).await?;
@@ -184,7 +184,7 @@ impl Session {
         let name = |id: KeyId| snapshot.key(id).map(|key| key.name.clone()).unwrap_or_default();
         // The rows of the versions do not show that the key was revoked.
         let is_live = |id: KeyId| snapshot.key(id).is_some_and(|key| !key.is_revoked());
-        let rotation_alerts = due.into_iter().filter_map(|id| {
+        let rotation_alerts = due.into_iter().filter_map(|(_, id)| {
             let key = snapshot.key(id)?;
             let rotated = snapshot.version(id, key.current_version).map(|version| version.created_at);
             Some(RotationAlert {

@@ -131,7 +131,7 @@ struct Stored {
 
 async fn stored(shared: &Shared) -> Result<Stored> {
     let mut connection = shared.store.reader().await?;
-    let due = usage::due(connection.as_mut(), Due::Rotation, shared.clock.now(), ALERTS).await?;
+    let due = usage::due(connection.as_mut(), Due::Rotation, shared.clock.now(), None, ALERTS).await?;
     let records = crate::storage::tables::audit::last_seq(connection.as_mut()).await?;
     let last = usage::meta(connection.as_mut(), LAST_VERIFICATION).await?;
     Ok(Stored {

@@ -3,13 +3,13 @@
 use serde::Serialize;
 
 use super::Session;
-use super::change::{REDO, overtaken};
+use super::change::{Changed, REDO, overtaken};
 use super::root_key_report::RootKeyJob;
 use super::root_keys::{RootKeyDescription, describe, of_generation};
 use crate::catalog::Trust;
 use crate::envelope::KnownGeneration;
 use crate::ledger::{Details, Remaining};
-use crate::lifecycle::{Command, leaked_service_keys};
+use crate::lifecycle::{Command, RetirementCheck, leaked_service_keys};
 use crate::storage::tables::{usage, wrappings};
 use crate::types::audit::Action;
 use crate::types::change::Change;
@@ -137,26 +137,37 @@ impl Session {
         Ok((self.generation(generation)?, self.backup_hours().await?))
     }
 
-    /// Retires the generation. Under the head's lock the ledger checks again that everything has a remaining verified
-    /// wrapping.
+    /// Retires the generation. Everything that it wraps is checked before, page by page; the ledger checks again, under
+    /// the head's lock, what was changed meanwhile.
     async fn commit_retirement(&self, root: RootKeyGeneration) -> Result<RootKeyGeneration> {
         let generation = root.generation;
-        let intent = self.root_key_intent(Action::RootKeyRetire, of_generation(generation));
-        match self.change(intent, Command::RetireRootKey(generation)).await {
-            Ok((changes, _)) => Ok(changes.into_iter().fold(root, |root, change| match change {
-                Change::UpdateRootKey(retired) if retired.generation == generation => retired,
-                _ => root,
-            })),
-            // The refusal is recorded. Its reason is looked up again for the message.
-            Err(error) if error.code() == ErrorCode::WrongState => {
-                let root = self.generation(generation)?;
-                if root.compromised_at.is_some() {
-                    self.hold_compromised(&root).await?;
+        let admission = self.admit_change()?;
+        let mut retry = None;
+        for _ in 0..=REDO {
+            let check = self.check_remaining(generation).await?;
+            let intent = self.root_key_intent(Action::RootKeyRetire, of_generation(generation));
+            let (decision, revision) = self.decide(&intent.attempt);
+            let command = Some(Command::RetireRootKey(check));
+            match self.commit(&admission, &intent, decision, revision, command, retry.take()).await {
+                Ok(Changed::Done(changes, _)) => {
+                    return Ok(changes.into_iter().fold(root, |root, change| match change {
+                        Change::UpdateRootKey(retired) if retired.generation == generation => retired,
+                        _ => root,
+                    }));
                 }
-                Err(unverified_error(generation, self.count_unverified(generation).await?.max(1)))
+                Ok(Changed::Redo(slot)) => retry = slot,
+                // The refusal is recorded. Its reason is looked up again for the message.
+                Err(error) if error.code() == ErrorCode::WrongState => {
+                    let root = self.generation(generation)?;
+                    if root.compromised_at.is_some() {
+                        self.hold_compromised(&root).await?;
+                    }
+                    return Err(unverified_error(generation, self.count_unverified(generation).await?.max(1)));
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => Err(error),
         }
+        Err(overtaken())
     }
 
     /// Erases the remaining wrappings under retired generations.
@@ -300,14 +311,17 @@ impl Session {
     /// Counts the materials that a generation wraps and that have no verified wrapping with a valid seal under a
     /// remaining one.
     async fn count_unverified(&self, retiring: u32) -> Result<u64> {
+        self.check_remaining(retiring).await.map(|check| check.unverified)
+    }
+
+    /// The same, for the command that retires the generation.
+    pub(super) async fn check_remaining(&self, retiring: u32) -> Result<RetirementCheck> {
         let shared = self.shared();
         for _ in 0..=REDO {
             let mut connection = shared.store.long_reader().await?;
-            let remaining = Remaining::without(retiring, &shared.catalog.snapshot());
-            let seals = shared.catalog.seals();
-            let unverified = remaining.unverified(connection.as_mut(), retiring, &seals).await?;
+            let checked = Remaining::check(connection.as_mut(), &shared.catalog, retiring).await?;
             if shared.catalog.has_newest_seals(connection.as_mut()).await? {
-                return Ok(unverified);
+                return Ok(checked);
             }
             drop(connection);
             shared.catalog.catch_up_seals().await?;

@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{
-    DecryptItem, GrantFilter, NewGrant, NewToken, Paging, RetireOptions, RootKeyJob, Session, SignItem, VerifyItem,
+    DecryptItem, GrantFilter, NewGrant, NewToken, Paging, RetireOptions, RootKeyJob, Session, Shared, SignItem,
+    VerifyItem,
 };
 use crate::envelope::RootKeySource;
 use crate::ledger::Details;
 use crate::ledger::tests::{Faults, open, reopen};
-use crate::lifecycle::{Command, NewGeneration};
+use crate::lifecycle::{CheckedWrapping, Command, NewGeneration, RetirementCheck};
+use crate::storage::tables::usage::{self, Due};
+use crate::storage::tables::wrappings::{self, WrappingRow};
 use crate::types::audit::Action;
 use crate::types::root_key::{RootKeyState, ServiceKeyKind};
 use crate::{
@@ -168,6 +171,19 @@ async fn a_retirement_that_took_place_is_answered() {
     assert!(session.verify_audit().await.unwrap().ok);
 }
 
+/// Notes of one wrapping under generation 2 that it does not open any more.
+async fn withdraw_a_mark(shared: &Shared, session: &Session) {
+    let subject = *shared.catalog.snapshot().versions().next().unwrap().id.as_bytes();
+    let fingerprint = shared.catalog.snapshot().versions().next().unwrap().fingerprint;
+    let mut connection = shared.store.reader().await.unwrap();
+    let rows = wrappings::of_subjects(connection.as_mut(), &[subject]).await.unwrap();
+    let WrappingRow { stored, seal, .. } = rows.into_iter().find(|row| row.stored.generation == 2).unwrap();
+    drop(connection);
+    let mark = CheckedWrapping { stored, seal, fingerprint, opens: false };
+    let intent = session.root_key_intent(Action::WrappingsVerify, Details::default());
+    session.change(intent, Command::MarkVerified(vec![mark])).await.unwrap();
+}
+
 /// The ledger itself decides under the head's lock: there too, marks without a valid seal do not count, and a new
 /// generation needs all keys of the service.
 #[tokio::test(flavor = "multi_thread")]
@@ -181,10 +197,26 @@ async fn the_ledger_believes_no_session() {
         .unwrap()
         .execute("UPDATE wrappings SET verified = 1 WHERE generation = 2", [])
         .unwrap();
-    let retire = session.root_key_intent(Action::RootKeyRetire, Details::default());
-    let refused = session.change(retire, Command::RetireRootKey(1)).await;
-    assert_eq!(refused.err().unwrap().code(), ErrorCode::WrongState);
+    let retire = async |check: RetirementCheck| {
+        let intent = session.root_key_intent(Action::RootKeyRetire, Details::default());
+        session.change(intent, Command::RetireRootKey(check)).await.err().unwrap().code()
+    };
+    let unverified = session.check_remaining(1).await.unwrap();
+    assert!(unverified.unverified > 0);
+    assert_eq!(retire(unverified).await, ErrorCode::WrongState);
     session.rewrap(&RootKeyJob::default()).await.unwrap();
+    session.verify_root_key(2, &RootKeyJob::default()).await.unwrap();
+
+    // What was changed since the check is checked again.
+    let before = session.check_remaining(1).await.unwrap();
+    assert_eq!(before.unverified, 0);
+    session.create_key(NewKey::aes("late")).await.unwrap();
+    assert_eq!(retire(before).await, ErrorCode::WrongState);
+    session.verify_root_key(2, &RootKeyJob::default()).await.unwrap();
+    let before = session.check_remaining(1).await.unwrap();
+    assert_eq!(before.unverified, 0);
+    withdraw_a_mark(&shared, &session).await;
+    assert_eq!(retire(before).await, ErrorCode::StoreContended, "the check must be repeated");
     session.verify_root_key(2, &RootKeyJob::default()).await.unwrap();
 
     let (mut root, present) = {
@@ -357,6 +389,37 @@ async fn counted_denials_of_many_principals_take_few_commits() {
     drop(held);
     super::write_counted(&shared, later).await.unwrap();
     assert_eq!(count().await, 300);
+}
+
+/// The scheduler reads due keys page by page. A page does not grow with those of the pages before, whose rotation may
+/// have failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn due_keys_are_read_in_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.db");
+    let (shared, session, _) = open(&file).await;
+    let mut keys = Vec::new();
+    for n in 0..8 {
+        let new = NewKey::aes(format!("k{n}")).rotation_period_days(30);
+        keys.push(session.create_key(new).await.unwrap().id);
+    }
+    // Several with the same time.
+    let same = "UPDATE \"keys\" SET rotate_at = (SELECT MAX(rotate_at) FROM \"keys\") WHERE name > 'k3'";
+    rusqlite::Connection::open(&file).unwrap().execute(same, []).unwrap();
+    let mut connection = shared.store.reader().await.unwrap();
+    let now = shared.clock.now().plus_days(31);
+    let (mut found, mut last) = (Vec::new(), None);
+    loop {
+        let page = usage::due(connection.as_mut(), Due::Rotation, now, last, 3).await.unwrap();
+        assert!(page.len() <= 3);
+        let Some(end) = page.last() else { break };
+        last = Some(*end);
+        found.extend(page.into_iter().map(|(_, id)| id));
+    }
+    assert_eq!(found[..4], keys[..4], "the longest overdue come first");
+    found.sort();
+    keys.sort();
+    assert_eq!(found, keys);
 }
 
 /// The reads of one caller do not delay those of another.

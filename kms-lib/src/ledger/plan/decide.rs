@@ -1,6 +1,7 @@
 //! Deciding again on a submission at its place in the log.
 
 use super::super::details::Details;
+use super::super::remaining::Retirable;
 use super::super::skew;
 use super::super::sound::Soundness;
 use super::super::submission::{Entry, Submission, Verdict};
@@ -120,8 +121,8 @@ impl Planner<'_> {
                 Some(if is_altered { Disposition::Refuse(ErrorCode::IntegrityFailure) } else { Disposition::Redo })
             }
             Command::AddRootKey(new) if !self.has_service_keys(&new.wrappings) => Some(Disposition::Redo),
-            Command::RetireRootKey(generation)
-                if self.plan.changes.iter().any(|change| hinders(change, *generation)) =>
+            Command::RetireRootKey(check)
+                if self.plan.changes.iter().any(|change| hinders(change, check.generation)) =>
             {
                 Some(Disposition::Redo)
             }
@@ -129,9 +130,11 @@ impl Planner<'_> {
             Command::RetireRootKey(_) if self.plan.wrappings.checked.iter().any(|mark| !mark.opens) => {
                 Some(Disposition::Redo)
             }
-            Command::RetireRootKey(generation) if self.place.retirable.get(generation) != Some(&true) => {
-                Some(Disposition::Refuse(ErrorCode::WrongState))
-            }
+            Command::RetireRootKey(check) => match self.place.retirable.get(&check.generation) {
+                Some(Retirable::Yes) => None,
+                Some(Retirable::No) => Some(Disposition::Refuse(ErrorCode::WrongState)),
+                Some(Retirable::Unknown) | None => Some(Disposition::Redo),
+            },
             _ => None,
         }
     }

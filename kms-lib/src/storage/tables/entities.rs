@@ -48,6 +48,23 @@ pub async fn versions_since(connection: &mut dyn Connection, revision: Option<u6
         .await
 }
 
+/// Returns the keys and numbers of at most `limit` versions that changed after a revision.
+pub async fn versions_changed(
+    connection: &mut dyn Connection,
+    revision: u64,
+    limit: usize,
+) -> Result<Vec<(KeyId, u32)>> {
+    let sql = "SELECT key_id, version FROM key_versions WHERE revision > ? LIMIT ?";
+    let mut found = Vec::new();
+    connection
+        .query(sql.into(), vec![revision.into(), (limit as u64).into()], &mut |row| {
+            found.push((KeyId::from_slice(row.blob(0)?)?, row.unsigned(1)?));
+            Ok(())
+        })
+        .await?;
+    Ok(found)
+}
+
 /// Reads the grants that changed after a revision.
 pub async fn grants_since(connection: &mut dyn Connection, revision: Option<u64>) -> Result<Vec<Sealed<Grant>>> {
     since(connection, &format!("SELECT {GRANT} FROM grants WHERE revision > ?"), revision, 13, 12, read_grant).await

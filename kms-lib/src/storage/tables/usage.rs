@@ -252,18 +252,35 @@ pub async fn windows_over(
     Ok(found)
 }
 
-/// Returns keys whose `rotate_at` or `delete_at` has passed, found by an index, the longest overdue first.
-pub async fn due(connection: &mut dyn Connection, what: Due, now: Timestamp, limit: usize) -> Result<Vec<KeyId>> {
+/// A key with the time at which scheduled work on it was due.
+pub type DueKey = (Timestamp, KeyId);
+
+/// Returns at most `limit` keys whose `rotate_at` or `delete_at` has passed, found by an index, the longest overdue
+/// first, after one that was found before.
+pub async fn due(
+    connection: &mut dyn Connection,
+    what: Due,
+    now: Timestamp,
+    after: Option<DueKey>,
+    limit: usize,
+) -> Result<Vec<DueKey>> {
     let sql = match what {
-        Due::Rotation => "SELECT id FROM \"keys\" WHERE rotate_at <= ? ORDER BY rotate_at LIMIT ?",
+        Due::Rotation => {
+            "SELECT rotate_at, id FROM \"keys\" WHERE rotate_at <= ? AND rotate_at >= ? AND (rotate_at > ? OR id > ?) \
+             ORDER BY rotate_at, id LIMIT ?"
+        }
         Due::Destruction => {
-            "SELECT id FROM \"keys\" WHERE delete_at <= ? AND state = 'PENDING_DELETION' ORDER BY delete_at LIMIT ?"
+            "SELECT delete_at, id FROM \"keys\" WHERE delete_at <= ? AND delete_at >= ? AND (delete_at > ? OR id > ?) \
+             AND state = 'PENDING_DELETION' ORDER BY delete_at, id LIMIT ?"
         }
     };
+    let from: Value = after.map_or_else(|| i64::MIN.into(), |(time, _)| time.into());
+    let id: Value = after.map_or([0; 16], |(_, id)| *id.as_bytes()).as_slice().into();
+    let values = vec![now.into(), from.clone(), from, id, (limit as u64).into()];
     let mut found = Vec::new();
     connection
-        .query(sql.into(), vec![now.into(), (limit as u64).into()], &mut |row| {
-            found.push(KeyId::from_slice(row.blob(0)?)?);
+        .query(sql.into(), values, &mut |row| {
+            found.push((row.time(0)?, KeyId::from_slice(row.blob(1)?)?));
             Ok(())
         })
         .await?;

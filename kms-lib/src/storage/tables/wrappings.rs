@@ -12,6 +12,9 @@ use crate::types::root_key::Wrapped;
 /// The maximum number of subjects in one statement.
 const NAMED: usize = 256;
 
+/// The value in `meta` that names the last record that withdrew the mark of a verified wrapping.
+pub const MARKS_WITHDRAWN: &str = "wrappings.marks_withdrawn";
+
 /// A row of `wrappings` as stored.
 pub struct WrappingRow {
     /// The fields that the seal covers, together with the fingerprint of the subject.
