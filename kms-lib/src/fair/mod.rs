@@ -66,6 +66,13 @@ impl Fair {
         Turn { _place: place, _of_own: of_own, _own: own }
     }
 
+    /// The number of tasks of this principal that have a turn or wait for one.
+    #[cfg(test)]
+    pub fn tasks_of(&self, principal: &str) -> usize {
+        let principals = self.0.principals.lock().unwrap_or_else(PoisonError::into_inner);
+        principals.of.get(principal).map_or(0, Weak::strong_count)
+    }
+
     fn of(&self, principal: &str) -> Arc<Own> {
         let mut principals = self.0.principals.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(own) = principals.of.get(principal).and_then(Weak::upgrade) {

@@ -110,19 +110,30 @@ async fn import(kms: &Kms, original: &Original, job: &ImportJob) -> ImportReport
     admin(kms).import_mini_kms(&original.source(), job).await.unwrap()
 }
 
-/// Measures how much memory this process takes. One test does so at a time: they share the process.
+/// Whether this process runs only the test of this name. If not, the function runs the test in such a process, so that
+/// no other test uses memory beside it.
+fn is_alone(test: &str) -> bool {
+    const ALONE: &str = "KMS_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let program = std::env::current_exe().unwrap();
+    let mut command = std::process::Command::new(program);
+    let status = command.args(["--exact", test, "--nocapture"]).env(ALONE, "1").status().unwrap();
+    assert!(status.success(), "{test} failed in a process of its own");
+    false
+}
+
+/// Measures how much memory this process takes.
 struct Memory {
     before: u64,
-    _turn: tokio::sync::MutexGuard<'static, ()>,
 }
 
 impl Memory {
-    async fn measure() -> Self {
-        static TURNS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-        let turn = TURNS.lock().await;
+    fn measure() -> Self {
         // Sets the peak to what is used now (proc(5)).
         std::fs::write("/proc/self/clear_refs", "5").unwrap();
-        Self { before: Self::peak(), _turn: turn }
+        Self { before: Self::peak() }
     }
 
     /// The largest amount of memory that the process has used, in KiB.

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -10,10 +11,17 @@ use crate::envelope::{Derivation, LocalRootKey, RootKey, RootKeyFuture, RootKeyS
 use crate::session::{Session, Shared};
 use crate::{Actor, Config, NewKey, Role};
 
+/// More permits than any test needs.
+const OPEN: usize = 1_000;
+
 /// A slow root key that counts its unwrap calls.
 struct Counting {
     inner: LocalRootKey,
     unwraps: AtomicUsize,
+    /// The keys in the order in which they were unwrapped.
+    order: std::sync::Mutex<Vec<KeyId>>,
+    /// Each unwrap call takes a permit when it ends.
+    gate: Semaphore,
 }
 
 impl RootKey for Counting {
@@ -25,8 +33,12 @@ impl RootKey for Counting {
     }
     fn unwrap<'a>(&'a self, binding: &'a Binding, wrapped: &'a [u8]) -> RootKeyFuture<'a, zeroize::Zeroizing<Vec<u8>>> {
         self.unwraps.fetch_add(1, SeqCst);
+        if let Binding::Version { key, .. } = binding {
+            self.order.lock().unwrap().push(*key);
+        }
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(50)).await;
+            self.gate.acquire().await.unwrap().forget();
             self.inner.unwrap(binding, wrapped).await
         })
     }
@@ -54,7 +66,12 @@ impl Place {
         }
         let source = RootKeySource::from_bytes([7; 32]);
         let inner = LocalRootKey::new(shared.provider.clone(), &source, &Derivation::None, 1).unwrap();
-        let root = Arc::new(Counting { inner, unwraps: 0.into() });
+        let root = Arc::new(Counting {
+            inner,
+            unwraps: 0.into(),
+            order: std::sync::Mutex::default(),
+            gate: Semaphore::new(OPEN),
+        });
         let row = shared.catalog.snapshot().root_keys().next().cloned().unwrap();
         let cache = Arc::new(MaterialCache::new(
             shared.store.clone(),
@@ -100,20 +117,28 @@ async fn a_cold_cache_unwraps_once_for_all_who_wait() {
 #[tokio::test(flavor = "multi_thread")]
 async fn principals_take_turns_at_loading_keys() {
     const KEYS: usize = 24;
-    let place = Place::new(KEYS + 1, Fair::new(2, 2)).await;
-    let greedy: Vec<_> = (0..KEYS).map(|key| place.get(key, "greedy")).collect();
-    while place.unwraps() == 0 {
+    let turns = Fair::new(2, 2);
+    let place = Place::new(KEYS + 1, turns.clone()).await;
+    place.root.gate.forget_permits(OPEN);
+    let mut calls: Vec<_> = (0..KEYS).map(|key| place.get(key, "greedy")).collect();
+    while turns.tasks_of("greedy") < KEYS {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    for key in [KEYS, KEYS - 1] {
-        let before = place.unwraps();
-        place.get(key, "modest").await.unwrap().unwrap();
-        assert!(place.unwraps() <= before + 10, "{} after {before}", place.unwraps());
+    let wanted = [KEYS, KEYS - 1];
+    calls.extend(wanted.map(|key| place.get(key, "modest")));
+    while turns.tasks_of("modest") < wanted.len() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    for call in greedy {
+    place.root.gate.add_permits(OPEN);
+    for call in calls {
         call.await.unwrap().unwrap();
     }
     assert_eq!(place.unwraps(), KEYS + 1);
+    let order = place.root.order.lock().unwrap().clone();
+    for key in wanted {
+        let at = order.iter().position(|unwrapped| *unwrapped == place.versions[key].key_id).unwrap();
+        assert!(at < 8, "{at}");
+    }
 }
 
 /// A loading is shared by all waiting callers: it does not end with the first, and is removed with the last.
