@@ -1,9 +1,9 @@
 //! Limits rejected credentials per network, and remembers accepted ones.
 //!
-//! Verifying the signature of a JWT is expensive, so a JWT that was not seen before is verified only within its
-//! network's limit, which only failed verifications use up. Cheap checks are always made: tokens of this service, and
-//! the claims of a JWT. They have a limit of their own. A caller with a known credential is therefore served whatever
-//! other callers at its address send, and one with a new JWT unless they forge signatures.
+//! Verifying the signature of a JWT costs more than other checks, so beyond its network's limit, which only failed
+//! verifications use up, a JWT that was not seen before waits for a turn (`paced.rs`). Cheap checks are always made:
+//! tokens of this service, and the claims of a JWT. They have a limit of their own. A caller with a good credential is
+//! therefore served whatever other callers at its address send.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};

@@ -7,6 +7,7 @@ mod forwarded;
 pub mod identity;
 pub mod mtls;
 pub mod oidc;
+mod paced;
 pub mod principals;
 mod token;
 mod trusted_headers;
@@ -25,6 +26,7 @@ use kms_lib::{Actor, Kms, Result, Role};
 use self::brake::Brake;
 use self::mtls::MtlsMapper;
 use self::oidc::OidcVerifier;
+use self::paced::Paced;
 use self::principals::Principals;
 use crate::error::ApiError;
 use crate::request::headers::single;
@@ -46,6 +48,7 @@ pub struct Authenticator {
     proxies: Vec<IpNet>,
     trust_unix_socket: bool,
     brake: Brake,
+    paced: Paced,
     /// Tracks whether tokens can be looked up in the store.
     outage: Outage,
 }
@@ -62,6 +65,7 @@ impl Authenticator {
             proxies: http.trusted_proxies.clone(),
             trust_unix_socket: http.trust_unix_socket_proxy,
             brake: Brake::new(http.auth_failures_per_second),
+            paced: Paced::new(),
             outage: token::outage(),
         })
     }
@@ -71,7 +75,8 @@ impl Authenticator {
     pub async fn identify(&self, kms: &Kms, parts: &Parts, peer: &Peer) -> std::result::Result<Actor, ApiError> {
         let headers = &parts.headers;
         let source = self.source(headers, peer);
-        let mut attempt = Attempt { network: Owner::at(source.or(peer.address)), is_counted: false };
+        let network = Owner::at(source.or(peer.address));
+        let mut attempt = Attempt { network, connection: std::ptr::from_ref(peer).addr(), is_counted: false };
         let found = match bearer(headers) {
             Ok(Some(secret)) => self.by_bearer(kms, secret, &mut attempt).await,
             Ok(None) => self.without_bearer(parts, peer),
@@ -132,24 +137,44 @@ impl Authenticator {
             // A JWT has dots between its parts; an access token has none.
             Some(oidc) if !self.takes_tokens || secret.contains('.') => {
                 known(oidc.check_claims(secret))?;
-                if !self.brake.is_known(secret) {
-                    // Counted before the result is known, so that the verifications in progress are limited too.
-                    self.brake.signatures.count(&attempt.network)?;
-                    attempt.is_counted = true;
-                }
-                let found = recognized(oidc.authenticate(secret).await);
-                let found = found.and_then(|actor| self.own(AuthMethod::Oidc, actor));
-                let is_rejected = found.as_ref().is_err_and(|error| error.status == StatusCode::UNAUTHORIZED);
-                if attempt.is_counted && !is_rejected {
-                    self.brake.signatures.take_back(&attempt.network);
-                }
-                let actor = found?;
-                self.brake.remember(secret);
-                Ok(actor)
+                self.by_jwt(oidc, secret, attempt).await
             }
             _ if self.takes_tokens => self.own(AuthMethod::Token, token::identify(kms, secret, &self.outage).await?),
             _ => Err(ApiError::not_authenticated()),
         }
+    }
+
+    /// Verifies a JWT with plausible claims. A network that exceeds its limit of rejected ones is refused only if this
+    /// one is rejected too, and waits for its turn before.
+    async fn by_jwt(
+        &self,
+        oidc: &OidcVerifier,
+        secret: &str,
+        attempt: &mut Attempt,
+    ) -> std::result::Result<Actor, ApiError> {
+        // Counted before the result is known, so that the verifications in progress are limited too.
+        let counted = match self.brake.is_known(secret) {
+            true => Ok(()),
+            false => self.brake.signatures.count(&attempt.network).map(|()| attempt.is_counted = true),
+        };
+        let found = match known(oidc.key_of(secret).await) {
+            Ok(key) if counted.is_ok() => recognized(oidc.verify(secret, &key)),
+            Ok(key) => {
+                let verify = || recognized(oidc.verify(secret, &key));
+                self.paced.run(&attempt.network, attempt.connection, verify).await?
+            }
+            Err(error) => Err(error),
+        };
+        let found = found.and_then(|actor| self.own(AuthMethod::Oidc, actor));
+        let is_rejected = found.as_ref().is_err_and(|error| error.status == StatusCode::UNAUTHORIZED);
+        if is_rejected {
+            counted?;
+        } else if attempt.is_counted {
+            self.brake.signatures.take_back(&attempt.network);
+        }
+        let actor = found?;
+        self.brake.remember(secret);
+        Ok(actor)
     }
 
     /// Checks that the principal belongs to the method that authenticated it, so that two subjects never share a
@@ -176,6 +201,8 @@ impl Authenticator {
 /// The state of one authentication attempt.
 struct Attempt {
     network: Owner,
+    /// Distinguishes the connection from others that are open.
+    connection: usize,
     /// Whether the attempt was already counted against the network's limit of verifications.
     is_counted: bool,
 }

@@ -28,6 +28,12 @@ const LONGEST_KEY_ID: usize = 256;
 
 type Claims = Map<String, Value>;
 
+/// The issuer's key that a token names, and the token's algorithm.
+pub struct TokenKey {
+    algorithm: Algorithm,
+    key: Arc<DecodingKey>,
+}
+
 /// Verifies the tokens of one issuer. Cheap to clone.
 #[derive(Clone)]
 pub struct OidcVerifier {
@@ -84,9 +90,20 @@ impl OidcVerifier {
 
     /// Verifies a token and returns its principal and role.
     pub async fn authenticate(&self, token: &str) -> Result<(String, Role), AuthError> {
+        let key = self.key_of(token).await?;
+        self.verify(token, &key)
+    }
+
+    /// Finds the issuer's key that a token names. Fetches the issuer's keys if it is unknown.
+    pub async fn key_of(&self, token: &str) -> Result<TokenKey, AuthError> {
         let header = acceptable_header(token)?;
         let key = self.source.find(header.kid.as_deref(), header.alg).await?;
-        let claims = self.claims(token, &key, &self.validation(header.alg))?;
+        Ok(TokenKey { algorithm: header.alg, key })
+    }
+
+    /// Verifies a token with its key and returns its principal and role.
+    pub fn verify(&self, token: &str, TokenKey { algorithm, key }: &TokenKey) -> Result<(String, Role), AuthError> {
+        let claims = self.claims(token, key, &self.validation(*algorithm))?;
         let principal = principal(&self.settings.principal_prefix, self.name(&claims)?)?;
         Ok((principal, self.role(&claims)))
     }
