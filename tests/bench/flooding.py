@@ -11,6 +11,10 @@ from pathlib import Path
 import sockets
 
 LOWER = 10
+# The kinds of service: over HTTP, over TLS with HTTP/2, with an issuer of JWTs, with keys that are cached for a second.
+PLAIN, TLS, OIDC, COLD = "plain", "tls", "oidc", "cold"
+# What the victim asks for: encryptions, encryptions with another JWT each time, signatures with a key that all use.
+ENCRYPTS, NEW_JWTS, SIGNS = "encrypts", "new JWTs", "signs"
 
 
 def headers(server, principal):
@@ -50,18 +54,23 @@ class Client:
 class Wrk:
     """One request over and over, by wrk."""
 
-    def __init__(self, server, principal, method, path, body, connections):
+    def __init__(self, server, principal, method, path, body, connections, tokens=None):
         self.file = server.folder / f"{principal}.json"
+        of_tokens = "-"
+        if tokens is not None:
+            of_tokens = server.folder / f"{principal}.tokens"
+            of_tokens.write_text("\n".join(tokens) + "\n", encoding="utf-8")
         if body is not None:
             self.file.write_text(body if isinstance(body, str) else json.dumps(body), encoding="utf-8")
         self.url, self.connections, self.process = server.url, connections, None
-        self.arguments = [method, path, str(self.file) if body is not None else "-",
+        self.arguments = [method, path, str(self.file) if body is not None else "-", str(of_tokens),
                           *(f"{name}: {value}" for name, value in headers(server, principal).items())]
 
     def start(self, wrk, seconds, pause_ms, niceness):
         method, path, file, *rest = self.arguments
         script = Path(__file__).with_name("request.lua")
-        command = ["nice", "-n", str(niceness), wrk, "-t1", f"-c{self.connections}", f"-d{seconds}s", "--timeout", "30s"]
+        command = ["nice", "-n", str(niceness), wrk, "-t1", f"-c{self.connections}", f"-d{seconds}s"]
+        command += ["--timeout", "30s"]
         command += ["-s", str(script), self.url, "--", method, path, str(pause_ms), file, *rest]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         return self
@@ -101,12 +110,11 @@ class Sockets:
 
 
 class Requests:
-    """A flood of the same request."""
+    """A flood of the same request. `kind` is the service that it needs, and `victim` what the victim asks for there."""
 
-    needs_tls = False
-
-    def __init__(self, name, principal, method, path, body=None, connections=64):
+    def __init__(self, name, principal, method, path, body=None, connections=64, kind=PLAIN, victim=ENCRYPTS):
         self.name, self.request, self.connections = name, (principal, method, path, body), connections
+        self.kind, self.victim = kind, victim
 
     def start(self, wrk, server, seconds):
         principal, method, path, body = self.request
@@ -118,8 +126,8 @@ class Requests:
 class Acts:
     """A flood of the other kind."""
 
-    def __init__(self, name, principal, act, needs_tls=False):
-        self.name, self.principal, self.act, self.needs_tls = name, principal, act, needs_tls
+    def __init__(self, name, principal, act, kind=PLAIN):
+        self.name, self.principal, self.act, self.kind, self.victim = name, principal, act, kind, ENCRYPTS
 
     def start(self, _wrk, server, _seconds):
         return Sockets(self.act, server, self.principal)
@@ -128,6 +136,15 @@ class Acts:
 BAD = {"keyId": "rsa", "payload": "x", "signature": "A" * 342 + "=="}
 NEW = {"name": "flood-@N@", "type": "RSA_2048", "purpose": "SIGNING"}
 NOTHING = "/v1/audit?limit=1000&requestId=nobody-sent-this&action=KEY_CREATE&status=FAILURE"
+
+
+SIGNATURES = {"items": [{"keyId": "rsa", "payload": "x"}] * 1000}
+
+
+def forged(server):
+    """A body, with a token in the place of that of the forger."""
+    server.tokens["forger of JWTs"] = server.issuer.token("forger", is_forged=True)
+    return {"keyId": "own", "plaintext": "x"}
 
 
 def garbage(_server):
@@ -140,6 +157,11 @@ FLOODS = [
     Requests("filters that match nothing", "reader", "GET", NOTHING),
     Requests("lists of all keys", "reader", "GET", "/v1/keys"),
     Requests("batches of 1,000 bad signatures", "maker", "POST", "/v1/crypto/verify", {"items": [BAD] * 1000}),
+    Requests("bad signatures over 100 kB", "maker", "POST", "/v1/crypto/verify", {**BAD, "payload": "x" * 100_000}),
+    Requests("single signatures on 400 connections", "maker", "POST", "/v1/crypto/sign",
+             {"keyId": "rsa", "payload": "x"}, 400),
+    Requests("batches of 1,000 signatures, a shared cold key", "maker", "POST", "/v1/crypto/sign", SIGNATURES, 64, COLD,
+             SIGNS),
     Requests("creating RSA keys", "maker", "POST", "/v1/keys", NEW),
     Requests("rotations of one RSA key", "maker", "POST", "/v1/keys/rsa/rotate", {}),
     Requests("batches of 1,000 encryptions", "maker", "POST", "/v1/crypto/encrypt",
@@ -153,6 +175,10 @@ FLOODS = [
     Requests("failed authentication", "nobody", "POST", "/v1/crypto/encrypt", {"keyId": "own", "plaintext": "x"}),
     Requests("failed authentication, well-formed tokens", "forger", "POST", "/v1/crypto/encrypt",
              {"keyId": "own", "plaintext": "x"}),
+    Requests("forged JWTs, victim's JWTs are new", "forger of JWTs", "POST", "/v1/crypto/encrypt", forged, 1_000, OIDC,
+             NEW_JWTS),
+    Acts("batches, responses not read", "maker", sockets.unread_batches),
+    Acts("heads of 30 kB from 2,000 networks", "nobody", sockets.heads_of_networks),
     Acts("slow bodies on 2,000 connections", "maker", sockets.slow_bodies),
     Acts("busy connections, 13,000", "maker", sockets.busy),
     Acts("pipelined requests, answers not read", "nobody", sockets.pipelined),
@@ -162,14 +188,14 @@ FLOODS = [
     Acts("silent connections, 15,000", "nobody", sockets.silent),
     Acts("verifications whose callers hang up", "reader", sockets.hang_up_verifications),
     Acts("encryptions whose callers hang up", "maker", sockets.hang_up_encryptions),
-    Acts("half TLS handshakes on 5,000 connections", "nobody", sockets.half_handshakes, needs_tls=True),
-    Acts("TLS handshakes", "nobody", sockets.handshakes, needs_tls=True),
-    Acts("HTTP/2 pings", "nobody", sockets.http2_pings, needs_tls=True),
-    Acts("HTTP/2 settings", "nobody", sockets.http2_settings, needs_tls=True),
-    Acts("HTTP/2 heads without an end", "nobody", sockets.http2_endless_heads, needs_tls=True),
-    Acts("HTTP/2 heads, never complete", "nobody", sockets.http2_half_heads, needs_tls=True),
-    Acts("HTTP/2 errors behind a zero window", "nobody", sockets.http2_errors_behind_zero_window, needs_tls=True),
-    Acts("HTTP/2 resets", "maker", sockets.http2_resets, needs_tls=True),
-    Acts("HTTP/2 bodies of 8 KiB, never complete", "maker", sockets.http2_bodies, needs_tls=True),
-    Acts("HTTP/2 answers behind a zero window", "reader", sockets.http2_zero_window, needs_tls=True),
+    Acts("half TLS handshakes on 5,000 connections", "nobody", sockets.half_handshakes, TLS),
+    Acts("TLS handshakes", "nobody", sockets.handshakes, TLS),
+    Acts("HTTP/2 pings", "nobody", sockets.http2_pings, TLS),
+    Acts("HTTP/2 settings", "nobody", sockets.http2_settings, TLS),
+    Acts("HTTP/2 heads without an end", "nobody", sockets.http2_endless_heads, TLS),
+    Acts("HTTP/2 heads, never complete", "nobody", sockets.http2_half_heads, TLS),
+    Acts("HTTP/2 errors behind a zero window", "nobody", sockets.http2_errors_behind_zero_window, TLS),
+    Acts("HTTP/2 resets", "maker", sockets.http2_resets, TLS),
+    Acts("HTTP/2 bodies of 8 KiB, never complete", "maker", sockets.http2_bodies, TLS),
+    Acts("HTTP/2 answers behind a zero window", "reader", sockets.http2_zero_window, TLS),
 ]

@@ -20,9 +20,11 @@ class Target:
     is_secure: bool
     authorization: str
 
-    def connect(self, receive_buffer=None):
+    def connect(self, receive_buffer=None, source=None):
         raw = socket.socket()
         raw.settimeout(5)
+        if source:
+            raw.bind((source, 0))
         if receive_buffer:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         raw.connect(("127.0.0.1", self.port))
@@ -39,9 +41,9 @@ class Target:
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
-def many(target, done, count, most, begin, drip=b"", receive_buffer=None):
+def many(target, done, count, most, begin, drip=b"", receive_buffer=None, networks=0):
     """Holds so many connections: begins each with some bytes, and once a second sends a little more on each. One that
-    the service closes is opened again."""
+    the service closes is opened again. The connections come from as many addresses of this machine as `networks`."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     most = min(most, limit - 100)
@@ -50,7 +52,8 @@ def many(target, done, count, most, begin, drip=b"", receive_buffer=None):
     while not done.is_set():
         try:
             while len(open_ones) < most and not done.is_set():
-                one = target.connect(receive_buffer)
+                n = count.value % networks if networks else 0
+                one = target.connect(receive_buffer, f"127.1.{n // 250}.{n % 250 + 1}" if networks else None)
                 one.setblocking(False)
                 if begin:
                     one.send(begin)
@@ -96,6 +99,27 @@ def slow_readers(target, done, count):
 
 def big_heads(target, done, count):
     many(target, done, count, 10_000, b"GET /v1/keys HTTP/1.1\r\nhost: localhost\r\nx-large: " + b"x" * 30_000)
+
+
+def heads_of_networks(target, done, count):
+    begin = b"GET /v1/keys HTTP/1.1\r\nhost: localhost\r\nx-large: " + b"x" * 30_000
+    many(target, done, count, 8_000, begin, networks=2_000)
+
+
+def unread_batches(target, done, count):
+    # The response is ten times as long as the request.
+    body = json.dumps({"items": [{"keyId": "aes", "plaintext": ""}] * 1_000}, separators=(",", ":")).encode()
+    request, held = target.head("POST", "/v1/crypto/encrypt", len(body)) + body, []
+    while not done.is_set():
+        try:
+            one = target.connect(receive_buffer=4_096)
+            held.append(one)
+            one.sendall(request)
+            count.value += 1
+        except OSError:
+            time.sleep(0.01)
+        if len(held) > 500:
+            held.pop(0).close()
 
 
 def silent(target, done, count):
