@@ -18,6 +18,9 @@ use crate::request::headers::single;
 use crate::request::memory::{Evict, Kept, Room};
 use crate::request::owner::Owner;
 
+/// Size up to which responses need no memory reserved in advance, in bytes.
+const SMALL: usize = 4 * 1024;
+
 /// A request with its authenticated caller.
 pub struct Call {
     /// The state shared by all requests.
@@ -26,13 +29,22 @@ pub struct Call {
     pub session: Session,
     parts: Parts,
     body: Whole,
+    /// The memory reserved for the request, which becomes that of its response.
+    room: Option<Room>,
 }
 
 impl Call {
     /// Creates the call of an actor.
     pub fn new(app: Arc<App>, actor: Actor, parts: Parts, body: Whole) -> Self {
         let session = app.kms.session(actor);
-        Self { app, session, parts, body }
+        Self { app, session, parts, body, room: None }
+    }
+
+    /// Sets the memory reserved for the request.
+    #[must_use]
+    pub fn with_room(mut self, room: Option<Room>) -> Self {
+        self.room = room;
+        self
     }
 
     /// The session for a change, with the idempotency key if the request has one.
@@ -95,6 +107,19 @@ impl Call {
         let context = self.parts.extensions.get::<RequestContext>();
         let evict: Arc<dyn Evict> = context.map_or_else(|| Arc::new(Kept) as _, |context| Arc::clone(&context.evict));
         self.app.bodies.memory.room(Owner::principal(self.session.actor().principal()), bytes, evict)
+    }
+
+    /// Reserves memory for a response of at most `bytes` bytes before any work is done: afterwards the response must be
+    /// sent. `InvalidArgument` if it would never fit.
+    pub fn reserve_response(&self, bytes: usize) -> Result<(), ApiError> {
+        let Some(room) = self.room.as_ref().filter(|_| bytes > SMALL) else { return Ok(()) };
+        if !room.could_grow(bytes) {
+            return Err(ApiError::invalid(format!(
+                "the response could take {bytes} bytes, which is more than http.body_memory_mib allows; send fewer or \
+                 smaller items, and decrypt long plaintexts with \"encoding\": \"base64\""
+            )));
+        }
+        room.grow_for_response(bytes)
     }
 
     /// Parses the query as a `T`. A parameter that does not fit is an `InvalidArgument` error.

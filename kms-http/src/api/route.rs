@@ -21,6 +21,7 @@ use crate::request::fair_queue::{FairQueue, Full, Pass};
 use crate::request::memory::Room;
 use crate::request::owner::Owner;
 use crate::request::response_memory;
+use crate::request::waiting::Waits;
 
 /// A route: an operation with its handler.
 pub struct Route {
@@ -204,7 +205,8 @@ async fn admit(
     let is_heavy = !kind.is_patient && (kind.is_list || body.len() > LARGE);
     let heavy = if is_heavy { Some(enter(&app.heavy, caller).await?) } else { None };
     let place = if kind.is_patient { None } else { Some(enter(&app.gate, caller).await?) };
-    Ok((Call::new(Arc::clone(app), actor, parts, body), Held { room, _heavy: heavy, _place: place }))
+    let call = Call::new(Arc::clone(app), actor, parts, body).with_room(room.clone());
+    Ok((call, Held { room, _heavy: heavy, _place: place }))
 }
 
 /// Counts and logs a request without a valid credential. If its network has sent too many of them, the response is
@@ -219,6 +221,10 @@ async fn not_recognized(app: &App, context: &RequestContext, parts: &Parts, erro
         StatusCode::TOO_MANY_REQUESTS => {
             app.metrics.count_refused_caller(shown);
             app.unknown_callers.log_refused(context);
+            // The request is refused in any case: its memory is free for others of its network.
+            if let Some(room) = &context.room {
+                room.waits(Waits::Head);
+            }
             tokio::time::sleep(PENALTY).await;
         }
         _ => {}

@@ -13,6 +13,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::RequestContext;
 use super::memory::{RequestMemory, Room};
 use super::owner::Owner;
+use super::waiting::Waits;
 use crate::error::ApiError;
 
 /// A complete request body. Bodies may contain plaintexts and are wiped when dropped.
@@ -50,10 +51,10 @@ impl Bodies {
         }
         let room =
             context.room.clone().unwrap_or_else(|| self.memory.empty(caller.clone(), Arc::clone(&context.evict)));
-        room.set_waiting(true);
+        room.waits(Waits::Body);
         let end = Instant::from_std(context.started + self.timeout);
         let read = tokio::time::timeout_at(end, collect(&room, body, limit)).await.map_err(|_| ApiError::slow_body());
-        room.set_waiting(false);
+        room.stops_waiting();
         Ok((read??, Some(room)))
     }
 }

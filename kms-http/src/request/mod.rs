@@ -10,6 +10,7 @@ pub mod owner;
 pub mod rate;
 pub mod response_memory;
 pub mod trace_context;
+pub mod waiting;
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -12,6 +12,7 @@ use hyper::body::{Frame, SizeHint};
 use super::RequestContext;
 use super::memory::{RequestMemory, Room, STREAM};
 use super::owner::Owner;
+use super::waiting::Waits;
 use crate::error::ApiError;
 
 /// Responses up to this size, in bytes, are not counted in HTTP/1.1, where a connection sends one at a time.
@@ -34,7 +35,7 @@ struct Held {
 /// A part of a response that was passed to the connection. Its memory stays reserved until it has been sent.
 struct Piece {
     bytes: Bytes,
-    _room: Room,
+    room: Room,
     taken: Taken,
 }
 
@@ -47,14 +48,16 @@ impl AsRef<[u8]> for Piece {
 impl Drop for Piece {
     fn drop(&mut self) {
         (self.taken)(self.bytes.len());
+        // The caller reads the response, so the waiting time starts again.
+        self.room.waits(Waits::Response);
     }
 }
 
 /// Reserves memory for a response, by resizing the reservation of the request if there is one. If memory is short, a
 /// list is refused, because nothing but reading was done. Other responses are sent regardless, from all free memory,
-/// because the operation was performed. What exceeds that is not counted: the response to a batch can be ten times as
-/// large as its request. The reservation becomes an extension of the response, for [`guard`]; a reservation that the
-/// response already carries is kept.
+/// because the operation was performed; large ones have their memory already ([`Room::grow_for_response`]). The
+/// reservation becomes an extension of the response, for [`guard`]; a reservation that the response already carries is
+/// kept.
 pub fn hold(
     mut response: Response,
     room: Option<Room>,
@@ -84,7 +87,7 @@ pub fn hold(
 /// Keeps a reservation until the whole response has been sent, and reports every part that was sent. Meanwhile the
 /// reservation counts as waiting for the caller and may be evicted for another owner.
 pub fn guard(response: Response, room: Room, piece: usize, taken: Taken) -> Response {
-    room.set_waiting(true);
+    room.waits(Waits::Response);
     response.map(|body| Body::new(Held { body, rest: Bytes::new(), room, piece, taken }))
 }
 
@@ -108,7 +111,7 @@ impl HttpBody for Held {
         }
         let piece = self.rest.len().min(self.piece);
         let bytes = self.rest.split_to(piece);
-        let piece = Piece { bytes, _room: self.room.clone(), taken: Arc::clone(&self.taken) };
+        let piece = Piece { bytes, room: self.room.clone(), taken: Arc::clone(&self.taken) };
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(piece)))))
     }
     fn is_end_stream(&self) -> bool {

@@ -10,6 +10,7 @@ use crate::error::ApiError;
 use crate::request::Caller;
 use crate::request::memory::{Evict, RequestMemory, Room};
 use crate::request::owner::Owner;
+use crate::request::waiting::Waits;
 
 /// Bytes of a head that are not counted as memory; every connection may have them.
 const HEAD: usize = 4 * 1024;
@@ -152,7 +153,7 @@ impl Activity {
     /// Marks the head as complete; its memory now belongs to the request.
     pub fn head_is_there(&self) -> Option<Room> {
         let room = std::mem::take(&mut *self.head()).room;
-        room.inspect(|room| room.set_waiting(false))
+        room.inspect(Room::stops_waiting)
     }
 
     /// Counts frames that have arrived in HTTP/2. Bytes that are not read immediately need memory.
@@ -176,17 +177,29 @@ impl Activity {
         } else if let Some(room) = &head.room {
             let _ = room.resize(head.bytes.min(room.bytes()));
             // The caller has sent something that was read, so the waiting time starts again.
-            room.set_waiting(true);
+            room.waits(Waits::Body);
         }
     }
 
     fn count(self: &Arc<Self>, head: &mut Head, bytes: usize, memory: &Arc<RequestMemory>) -> Result<(), ApiError> {
         let room = head.room.get_or_insert_with(|| {
             let room = memory.empty(self.owner(), self.evict());
-            room.set_waiting(true);
+            room.waits(Waits::Body);
             room
         });
+        // What has arrived may complete the head.
+        room.waits_now(Waits::Body);
         room.resize(bytes)
+    }
+
+    /// Notes that everything that has arrived was processed. What is left of it, while no request is in process, is a
+    /// head whose rest has not arrived.
+    pub fn rests(&self) {
+        if let Some(room) = &self.head().room
+            && !self.is_working()
+        {
+            room.waits_now(Waits::Head);
+        }
     }
 }
 

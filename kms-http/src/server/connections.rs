@@ -141,7 +141,7 @@ impl Candidate {
 /// Selects the connections to close to make room for one of `newcomer`: the longest idle ones of the owner with the
 /// most connections, otherwise idle ones of an owner with at least half as many. If there are none, the owner with the
 /// most loses connections in use. If that is the newcomer itself, it loses only one that has waited for its caller for
-/// a while.
+/// a while; a network also one without a request, the longest silent.
 ///
 /// While unauthenticated owners together hold more than half of the connections, only theirs are closed: a caller with
 /// many addresses must not cost others their connections by having few of each.
@@ -164,7 +164,13 @@ fn to_close(open: &HashMap<u64, Arc<Activity>>, newcomer: &Owner, most: usize) -
         return longest(idle, most, |one| one.of == Use::Idle);
     }
     if largest == newcomer {
-        return longest(connections, 1, |one| one.of == Use::Waiting && one.silent > FRESH);
+        let waiting = longest(connections, 1, |one| one.of == Use::Waiting && one.silent > FRESH);
+        if !waiting.is_empty() || newcomer.is_known() {
+            return waiting;
+        }
+        // Callers of a network may have nothing to do with each other: none keeps the others out.
+        let fresh = connections.iter().filter(|one| one.of == Use::Fresh);
+        return fresh.max_by_key(|one| (one.silent, std::cmp::Reverse(one.id))).map(|one| one.id).into_iter().collect();
     }
     // The owner keeps at least as many connections as the newcomer has.
     let most = most.min((connections.len().saturating_sub(own)).div_ceil(2));

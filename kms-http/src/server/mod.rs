@@ -13,9 +13,9 @@ pub mod supervisor;
 pub use listeners::{Inherited, Listeners};
 pub use process::harden;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -34,6 +34,7 @@ use crate::api::{self, App};
 use crate::request::Peer;
 use crate::settings::Http;
 use crate::tls::TlsServer;
+use activity::Activity;
 use connections::{Connection, Connections};
 use exchange::Streams;
 use handle::Handler;
@@ -243,12 +244,13 @@ impl Server {
         retired: impl Future<Output = ()>,
     ) {
         let mut serving = pin!(serving);
+        let activity = connection.activity();
         let age = match self.app.http.connection_age_seconds {
             0 => Duration::MAX,
             seconds => Duration::from_secs(seconds),
         };
         tokio::select! {
-            served = serving.as_mut() => return ended(served),
+            served = advance(serving.as_mut(), &activity) => return ended(served),
             () = connection.closed() => return tracing::debug!("a connection was closed to make room"),
             () = connection.finished() => {}
             _ = self.stop.wait_for(|stop| *stop) => {}
@@ -261,12 +263,27 @@ impl Server {
         let limit = self.app.http.idle_timeout();
         loop {
             tokio::select! {
-                _ = serving.as_mut() => return,
+                _ = advance(serving.as_mut(), &activity) => return,
                 () = connection.closed() => return,
                 () = tokio::time::sleep(LOOK) => if connection.is_quiet() || connection.is_stuck(limit) { return },
             }
         }
     }
+}
+
+/// Serves a connection until it ends, and notes whenever everything that has arrived was processed.
+async fn advance<C>(mut serving: Pin<&mut C>, activity: &Activity) -> hyper::Result<()>
+where
+    C: GracefulConnection<Error = hyper::Error>,
+{
+    poll_fn(|context| {
+        let served = serving.as_mut().poll(context);
+        if served.is_pending() {
+            activity.rests();
+        }
+        served
+    })
+    .await
 }
 
 /// Logs the error with which a connection ended.

@@ -108,14 +108,17 @@ async fn incomplete_heads_leave_room_for_others() {
     let service = Service::start(&[("KMS_HTTP_BODY_MEMORY_MIB", "4")]);
     let half = [head("GET", "/v1/keys", &[]), vec![0, 127]].concat();
     let mut held = Vec::new();
-    for n in 0..200 {
-        // 50 addresses, each within its share.
-        let mut one = service.connect([127, 0, 1, n % 50 + 1], 65_535).await;
+    for n in 0..400 {
+        // 50 addresses, each within its share, and then the address from which the others are served.
+        let from = if n < 200 { [127, 0, 1, u8::try_from(n % 50 + 1).unwrap()] } else { [127, 0, 0, 1] };
+        let mut one = service.connect(from, 65_535).await;
         let begun = frame(HEADERS, 0, 1, &[half.clone(), vec![0; 16_000]].concat());
         drop(one.send(&begun[..16_000]).await);
         held.push(one);
+        if n % 200 == 199 {
+            service.assert_served().await;
+        }
     }
-    service.assert_served().await;
     // There is memory for HTTP/2 bodies too.
     let key = json!({"name": "k", "type": "AES256_GCM", "purpose": "ENCRYPTION", "metadata": {"x": "x".repeat(9_000)}});
     let made = request("/v1/keys", Some(&service.server.admin), Some(&key));

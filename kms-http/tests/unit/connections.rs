@@ -119,3 +119,17 @@ fn networks_with_few_connections_close_only_each_others() {
     }
     assert!(opened.is_open()[220]);
 }
+
+#[test]
+fn a_network_with_all_of_them_keeps_nobody_of_its_own_out() {
+    let mut opened = Opened::new(3);
+    for _ in 0..3 {
+        opened.connections.push(opened.all.open_one(Caller::default()).expect("room"));
+    }
+    for (connection, millis) in opened.connections.iter().zip([9_700, 9_800, 10_000]) {
+        connection.activity.set_last(Duration::from_millis(millis));
+    }
+    let _working = Counted::request(&opened.connections[0].activity);
+    let _new = opened.all.open_one(Caller::default()).expect("one without a request makes room");
+    assert_eq!(opened.is_open(), [true, false, true]);
+}

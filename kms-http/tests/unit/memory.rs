@@ -30,7 +30,7 @@ fn take(memory: &Arc<RequestMemory>, owner: Owner, bytes: usize) -> Result<Room,
 fn waiting(memory: &Arc<RequestMemory>, owner: Owner, bytes: usize) -> (Room, Arc<Ended>) {
     let ended = Arc::<Ended>::default();
     let room = memory.room(owner, bytes, Arc::<Ended>::clone(&ended)).expect("room");
-    room.set_waiting(true);
+    room.waits(Waits::Response);
     (room, ended)
 }
 
@@ -81,7 +81,7 @@ fn a_room_whose_move_fails_keeps_its_owner() {
     let memory = Arc::new(RequestMemory::new(1_000));
     let _other = take(&memory, principal("a"), 400).expect("room");
     let room = take(&memory, network(1), 300).expect("room");
-    room.set_waiting(true);
+    room.waits(Waits::Body);
     assert!(room.move_to(&principal("a")).is_err());
     assert_eq!((room.bytes(), memory.free()), (300, 300));
     drop(room);
@@ -102,7 +102,7 @@ fn a_newcomer_evicts_the_longest_wait_of_the_largest_owner() {
     assert_eq!(greedy[0].0.bytes(), 0);
     assert!(greedy[0].0.grow(1).is_err(), "an evicted room can grow");
     // A principal gets memory too, and rooms of requests in process are not evicted.
-    greedy[1].0.set_waiting(false);
+    greedy[1].0.stops_waiting();
     let known = take(&memory, principal("a"), 100).expect("room is made");
     assert_eq!(greedy.iter().map(is_ended).collect::<Vec<_>>(), [true, false, true, true, false]);
     assert!(memory.free() >= 1_000 / UNKNOWN, "nothing is left for unknown callers");
@@ -112,23 +112,100 @@ fn a_newcomer_evicts_the_longest_wait_of_the_largest_owner() {
 }
 
 #[test]
-fn a_network_evicts_its_own_oldest_room_and_a_principal_is_refused() {
+fn an_owner_beyond_its_share_loses_what_it_has_not_read_for_a_while() {
+    for owner in [network(1), principal("a")] {
+        let memory = Arc::new(RequestMemory::new(1_000));
+        let own: Vec<_> = (0..5).map(|_| waiting(&memory, owner.clone(), 90)).collect();
+        assert!(is_own(take(&memory, owner.clone(), 150)), "they have only just begun");
+        memory.state().waited = OWN_PATIENCE;
+        let body = take(&memory, owner.clone(), 50).expect("room");
+        body.waits(Waits::Body);
+        drop(take(&memory, owner.clone(), 150).expect("room is made"));
+        assert_eq!(own.iter().map(is_ended).collect::<Vec<_>>(), [true, false, false, false, false]);
+        // A response of which a part was read is the last to go.
+        own[1].0.waits(Waits::Response);
+        drop(take(&memory, owner.clone(), 250).expect("room is made"));
+        assert_eq!(own.iter().map(is_ended).collect::<Vec<_>>(), [true, false, true, false, false]);
+        assert_eq!(body.bytes(), 50);
+    }
+}
+
+#[test]
+fn a_principal_loses_no_body_to_itself_and_nothing_to_networks() {
     let memory = Arc::new(RequestMemory::new(1_000));
-    let own: Vec<_> = (0..5).map(|_| waiting(&memory, network(1), 100)).collect();
-    assert!(is_own(take(&memory, network(1), 100)), "a room that has just begun was evicted");
     memory.state().waited = OWN_PATIENCE;
-    let next = waiting(&memory, network(1), 100);
-    assert_eq!(own.iter().map(is_ended).collect::<Vec<_>>(), [true, false, false, false, false]);
-    drop((own, next));
-    let own: Vec<_> = (0..5).map(|_| waiting(&memory, principal("a"), 100)).collect();
-    assert!(is_own(take(&memory, principal("a"), 100)));
-    assert!(!own.iter().any(is_ended));
-    // A network evicts no room of a known caller.
+    let own: Vec<_> = (0..5).map(|_| waiting(&memory, principal("a"), 90)).collect();
+    own.iter().for_each(|(room, _)| room.waits(Waits::Body));
+    assert!(is_own(take(&memory, principal("a"), 150)));
     let all = (0..4).map(|n| take(&memory, network(n), 100)).collect::<Vec<_>>();
     assert!(take(&memory, network(9), 300).is_err() && !own.iter().any(is_ended));
     drop(all);
-    // A response that must be sent may exceed the share.
+    // A response that must be sent takes what is free, and leaves some to callers that are not known.
     let room = memory.empty(principal("a"), Arc::new(Kept));
-    room.grow_beyond_share(400).expect("free");
-    assert_eq!(memory.free(), 100);
+    assert!(room.grow_beyond_share(500).is_err());
+    room.grow_beyond_share(480).expect("free");
+    assert_eq!(memory.free(), 70);
+}
+
+#[test]
+fn an_incomplete_head_gives_way_at_once_to_other_requests_of_its_network() {
+    let memory = Arc::new(RequestMemory::new(MIB));
+    let working = take(&memory, network(1), 56_000).expect("room");
+    let heads: Vec<_> = (0..40)
+        .map(|_| {
+            let head = waiting(&memory, network(1), 56_000);
+            head.0.waits_now(Waits::Head);
+            head
+        })
+        .collect();
+    let ended = heads.iter().take_while(|head| is_ended(head)).count();
+    assert!((25..40).contains(&ended), "{ended}");
+    assert!(!heads[ended..].iter().any(is_ended), "the oldest end first");
+    // Of another kind, they stay for a while.
+    heads.iter().for_each(|(room, _)| room.waits_now(Waits::Body));
+    assert!(is_own(take(&memory, network(1), 56_000)));
+    heads.iter().for_each(|(room, _)| room.waits_now(Waits::Head));
+    let newcomer = take(&memory, network(1), 56_000).expect("a complete head has room");
+    assert!(is_ended(&heads[ended]));
+    assert_eq!((working.bytes(), newcomer.bytes()), (56_000, 56_000));
+}
+
+#[test]
+fn of_many_networks_the_head_that_waited_longest_ends() {
+    let memory = Arc::new(RequestMemory::new(MIB));
+    let heads: Vec<_> = (0..24).map(|n| waiting(&memory, network(n), 40_000)).collect();
+    heads.iter().for_each(|(room, _)| room.waits_now(Waits::Head));
+    // Larger than the others, but a single one.
+    let newcomer = waiting(&memory, network(100), 60_000);
+    newcomer.0.waits_now(Waits::Head);
+    let next: Vec<_> = (30..40).map(|n| waiting(&memory, network(n), 40_000)).collect();
+    assert!(!is_ended(&newcomer));
+    assert_eq!(heads.iter().filter(|head| is_ended(head)).count(), 10);
+    assert!(heads[..10].iter().all(is_ended) && !next.iter().any(is_ended));
+}
+
+#[test]
+fn a_network_with_more_than_one_large_head_loses_its_own_first() {
+    let memory = Arc::new(RequestMemory::new(MIB));
+    let heads: Vec<_> = (0..15).map(|n| waiting(&memory, network(if n < 10 { n } else { 10 }), 40_000)).collect();
+    heads.iter().for_each(|(room, _)| room.waits_now(Waits::Head));
+    let others: Vec<_> = (20..40).map(|n| waiting(&memory, network(n), 40_000)).collect();
+    // The network with five has one left before the others lose any, the oldest of them first.
+    assert!(heads[10..14].iter().all(is_ended) && !is_ended(&heads[14]));
+    let ended = heads[..10].iter().take_while(|head| is_ended(head)).count();
+    assert!((1..10).contains(&ended) && !heads[ended..10].iter().any(is_ended), "{ended}");
+    assert!(!others.iter().any(is_ended));
+}
+
+#[test]
+fn a_single_call_may_exceed_the_share_of_its_caller() {
+    let memory = Arc::new(RequestMemory::new(MIB));
+    let call = take(&memory, principal("a"), 200_000).expect("room");
+    assert!(call.grow(700_000).is_err(), "more than is free with what the caller has");
+    assert!(call.could_grow(700_000) && !call.could_grow(800_000), "an eighth is left to small ones");
+    call.grow_for_response(700_000).expect("room");
+    call.resize(100_000).expect("less");
+    let second = take(&memory, principal("a"), 200_000).expect("room");
+    assert!(second.grow_for_response(500_000).is_err(), "the caller has another call");
+    take(&memory, principal("b"), 200_000).expect("room").grow_for_response(300_000).expect("room for another");
 }

@@ -29,8 +29,8 @@ impl WrappingChanges {
     }
 }
 
-/// The generations that the batch wants to retire, and whether they may be. Read under the lock on the head: no wrapping
-/// changes in the meantime. All material was checked before; only what was changed since is checked again.
+/// The generations that the batch wants to retire, and whether they may be. Read under the lock on the head: no
+/// wrapping changes in the meantime. All material was checked before; only what was changed since is checked again.
 pub(super) async fn retirable(
     connection: &mut dyn Connection,
     batch: &[Submission],

@@ -84,10 +84,23 @@ impl Plaintext {
         Ok(Self { bytes, encoding })
     }
 
-    /// Maximum size as a JSON string, in bytes.
+    /// Maximum size of a plaintext of `bytes` bytes as a JSON string, in bytes. A control character takes six.
+    pub fn most(bytes: usize, encoding: Encoding) -> usize {
+        match encoding {
+            Encoding::Utf8 => 6 * bytes + 2,
+            Encoding::Base64 => json_bytes(bytes),
+        }
+    }
+
+    /// Size as a JSON string, in bytes.
     pub fn json_bytes(&self) -> usize {
+        let escaped = |byte: &u8| match byte {
+            b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+            ..0x20 => 6,
+            _ => 1,
+        };
         match self.encoding {
-            Encoding::Utf8 => self.bytes.iter().map(|byte| if *byte < 0x20 { 6 } else { 2 }).sum::<usize>() + 2,
+            Encoding::Utf8 => self.bytes.iter().map(escaped).sum::<usize>() + 2,
             Encoding::Base64 => json_bytes(self.bytes.len()),
         }
     }

@@ -12,6 +12,9 @@ use super::codec::{Encoding, Plaintext, from_base64};
 use super::many::{self, Done};
 use crate::api::{ApiError, strict_json};
 
+/// Size of a response without the plaintext, in bytes.
+const BESIDE: usize = 64;
+
 /// A ciphertext to decrypt.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -154,13 +157,17 @@ impl many::Item for Item<'static> {
         };
         Ok(Plan { item: sent, encoding: sent.encoding.unwrap_or(default), ciphertext, iv, auth_tag, kind, context })
     }
+    fn most(plan: &Self::Input<'_>) -> usize {
+        let plaintext = Ciphertext::max_plaintext_len(&plan.ciphertext).unwrap_or(plan.ciphertext.len());
+        Plaintext::most(plaintext, plan.encoding) + BESIDE
+    }
     async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<Decrypted> {
         let items: Vec<DecryptItem<'_>> = inputs.iter().map(|plan| plan.item()).collect();
         session.decrypt_batch(&items).await
     }
     fn answer(plan: &Self::Input<'_>, done: Decrypted) -> Result<(Answer, usize), ApiError> {
         let plaintext = Plaintext::new(done.plaintext, plan.encoding)?;
-        let about = plaintext.json_bytes() + 64;
+        let about = plaintext.json_bytes() + BESIDE;
         Ok((Answer { plaintext, version: done.version }, about))
     }
 }

@@ -7,7 +7,7 @@ use kms_lib::{Ciphertext, Context, EncryptItem, Encrypted, KeyId, KeyType, Sessi
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::codec::{Base64, Encoding, Secret, Text};
+use super::codec::{Base64, Encoding, Secret, Text, json_bytes};
 use super::many::{self, Done};
 use crate::api::ApiError;
 use crate::openapi::schemas;
@@ -87,6 +87,9 @@ impl many::Item for Item<'static> {
     fn read<'i, 'a: 'i>(sent: &'i Item<'a>, default: Encoding) -> Result<Self::Input<'i>, ApiError> {
         Ok((sent, sent.encoding.unwrap_or(default).decode("plaintext", &sent.plaintext)?))
     }
+    fn most((_, plaintext): &Self::Input<'_>) -> usize {
+        Answer::most(plaintext.len())
+    }
     async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<Encrypted> {
         let items = inputs
             .iter()
@@ -99,6 +102,11 @@ impl many::Item for Item<'static> {
 }
 
 impl Answer {
+    /// Maximum size of the response, in bytes, for a plaintext of at most `plaintext` bytes.
+    pub fn most(plaintext: usize) -> usize {
+        json_bytes(Ciphertext::max_len(plaintext)) + BESIDE
+    }
+
     /// The response, and its approximate size in bytes.
     pub fn sized(encrypted: Encrypted) -> (Self, usize) {
         let answer = Self::from(encrypted);

@@ -21,6 +21,13 @@ use crate::api::{ApiError, Call, strict_json};
 
 /// Maximum number of items in a batch.
 const ITEMS: usize = kms_lib::limits::BATCH_ITEMS;
+/// Maximum size of an error message in the response to a batch, in bytes of JSON. The messages of the library are
+/// shorter; those about malformed items may quote the item.
+const MESSAGE: usize = 512;
+/// Maximum size of a failed item in the response to a batch, in bytes.
+const FAILED: usize = MESSAGE + 96;
+/// Size of a response to a batch in addition to its items, in bytes.
+const AROUND: usize = 64;
 
 /// An item of a cryptographic request: how it is decoded, processed and returned. The implementing type has the static
 /// lifetime and stands for items of any lifetime ([`Item::Sent`]).
@@ -42,6 +49,8 @@ pub(super) trait Item: 'static {
 
     /// Decodes an item. `default` is the encoding of the batch, for items without their own.
     fn read<'i, 'a: 'i>(sent: &'i Self::Sent<'a>, default: Encoding) -> Result<Self::Input<'i>, ApiError>;
+    /// Maximum size of the response for an item, in bytes.
+    fn most(input: &Self::Input<'_>) -> usize;
     /// Processes all items in one call of the library.
     fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> impl Future<Output = Done<Self::Output>> + Send;
     /// The response for an item, and its approximate size in bytes.
@@ -75,6 +84,9 @@ pub(super) fn each<T: Item>(call: Call) -> Pin<Box<dyn Future<Output = Reply> + 
         let Sent { items, encoding, is_batch } = call.items::<T>()?;
         let inputs: Vec<Result<T::Input<'_>, ApiError>> =
             items.iter().map(|item| T::read(item.as_ref().map_err(Clone::clone)?, encoding)).collect();
+        let most = |input: &Result<T::Input<'_>, ApiError>| input.as_ref().map_or(FAILED, T::most);
+        let failed = if is_batch { FAILED } else { 0 };
+        call.reserve_response(inputs.iter().map(|input| most(input).max(failed)).sum::<usize>() + AROUND)?;
         let understood: Vec<&T::Input<'_>> = inputs.iter().flatten().collect();
         let done = if understood.is_empty() { Vec::new() } else { T::work(&call.session, &understood).await? };
         let mut done = done.into_iter();
@@ -96,13 +108,30 @@ fn write_all<T: Item>(results: impl Iterator<Item = Result<(T::Answer, usize), A
     let (results, bytes): (Vec<_>, Vec<usize>) = results
         .map(|result| match result {
             Ok((answer, bytes)) => (Answered::Good(answer), bytes),
-            Err(ApiError { message, code, .. }) => {
-                let bytes = 6 * message.len() + 64;
-                (Answered::Bad { error: message, code }, bytes)
-            }
+            Err(ApiError { message, code, .. }) => (Answered::Bad { error: shortened(message), code }, FAILED),
         })
         .unzip();
-    write::<T>(&Answers { results }, bytes.iter().sum::<usize>() + 64)
+    write::<T>(&Answers { results }, bytes.iter().sum::<usize>() + AROUND)
+}
+
+/// An error message of at most [`MESSAGE`] bytes as JSON; what is longer ends with an ellipsis.
+fn shortened(message: Cow<'static, str>) -> Cow<'static, str> {
+    let in_json = |c: char| match c {
+        '"' | '\\' => 2,
+        c if u32::from(c) < 0x20 => 6,
+        c => c.len_utf8(),
+    };
+    let (mut bytes, mut fits) = (0, 0);
+    for (at, c) in message.char_indices() {
+        bytes += in_json(c);
+        if bytes > MESSAGE {
+            return format!("{}\u{2026}", &message[..fits]).into();
+        }
+        if bytes <= MESSAGE - '\u{2026}'.len_utf8() {
+            fits = at + c.len_utf8();
+        }
+    }
+    message
 }
 
 /// The content of a body.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use kms_lib::{Context, ReencryptItem, Reencrypted, Session};
+use kms_lib::{Ciphertext, Context, ReencryptItem, Reencrypted, Session};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -42,6 +42,9 @@ impl many::Item for Item<'static> {
 
     fn read<'i, 'a: 'i>(sent: &'i Item<'a>, _: Encoding) -> Result<Self::Input<'i>, ApiError> {
         Ok((sent, from_base64("ciphertext", &sent.ciphertext)?))
+    }
+    fn most((_, ciphertext): &Self::Input<'_>) -> usize {
+        Answer::most(Ciphertext::max_plaintext_len(ciphertext).unwrap_or(ciphertext.len()))
     }
     async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<Reencrypted> {
         let items = inputs.iter().map(|(sent, ciphertext)| {

@@ -6,13 +6,17 @@ use kms_lib::{Session, Signature, SignatureAlgorithm, SignatureCheck};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::codec::{Base64, Encoding, Secret, Text, from_base64};
+use super::codec::{Base64, Encoding, Secret, Text, from_base64, json_bytes};
 use super::many::{Done, Item};
 use crate::api::{ApiError, strict_json};
 use crate::openapi::schemas;
 
 /// The signature algorithm of requests that name none.
 const DEFAULT: SignatureAlgorithm = SignatureAlgorithm::RsaPkcs1Sha256;
+/// Maximum length of a signature, in bytes.
+const SIGNATURE: usize = kms_lib::limits::RSA_2048_BYTES;
+/// Size of a response without the signature, in bytes.
+const BESIDE: usize = 64;
 
 /// A payload to sign.
 #[derive(Deserialize, ToSchema)]
@@ -91,6 +95,9 @@ impl Item for SignItem<'static> {
     fn read<'i, 'a: 'i>(sent: &'i SignItem<'a>, default: Encoding) -> Result<Self::Input<'i>, ApiError> {
         Ok((sent, sent.encoding.unwrap_or(default).decode("payload", &sent.payload)?))
     }
+    fn most(_: &Self::Input<'_>) -> usize {
+        json_bytes(SIGNATURE) + BESIDE
+    }
     async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<Signature> {
         let items = inputs.iter().map(|(sent, payload)| {
             let algorithm = sent.signing_algorithm.unwrap_or(DEFAULT);
@@ -101,7 +108,7 @@ impl Item for SignItem<'static> {
     }
     fn answer(_: &Self::Input<'_>, done: Signature) -> Result<(SignAnswer, usize), ApiError> {
         let answer = SignAnswer { signature: Base64(done.signature), version: done.version };
-        let about = answer.signature.json_bytes() + 64;
+        let about = answer.signature.json_bytes() + BESIDE;
         Ok((answer, about))
     }
 }
@@ -117,6 +124,9 @@ impl Item for VerifyItem<'static> {
         let payload = sent.encoding.unwrap_or(default).decode("payload", &sent.payload)?;
         Ok((sent, payload, from_base64("signature", &sent.signature)?))
     }
+    fn most(_: &Self::Input<'_>) -> usize {
+        BESIDE
+    }
     async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<SignatureCheck> {
         let items = inputs.iter().map(|(sent, payload, signature)| {
             let algorithm = sent.signing_algorithm.unwrap_or(DEFAULT);
@@ -126,6 +136,6 @@ impl Item for VerifyItem<'static> {
         session.verify_batch(&items.collect::<Vec<_>>()).await
     }
     fn answer(_: &Self::Input<'_>, done: SignatureCheck) -> Result<(VerifyAnswer, usize), ApiError> {
-        Ok((VerifyAnswer { valid: done.valid, version: done.version }, 64))
+        Ok((VerifyAnswer { valid: done.valid, version: done.version }, BESIDE))
     }
 }

@@ -19,7 +19,7 @@ struct Counting {
     inner: LocalRootKey,
     unwraps: AtomicUsize,
     /// The keys in the order in which they were unwrapped.
-    order: std::sync::Mutex<Vec<KeyId>>,
+    order: Mutex<Vec<KeyId>>,
     /// Each unwrap call takes a permit when it ends.
     gate: Semaphore,
 }
@@ -66,12 +66,7 @@ impl Place {
         }
         let source = RootKeySource::from_bytes([7; 32]);
         let inner = LocalRootKey::new(shared.provider.clone(), &source, &Derivation::None, 1).unwrap();
-        let root = Arc::new(Counting {
-            inner,
-            unwraps: 0.into(),
-            order: std::sync::Mutex::default(),
-            gate: Semaphore::new(OPEN),
-        });
+        let root = Arc::new(Counting { inner, unwraps: 0.into(), order: Mutex::default(), gate: Semaphore::new(OPEN) });
         let row = shared.catalog.snapshot().root_keys().next().cloned().unwrap();
         let cache = Arc::new(MaterialCache::new(
             shared.store.clone(),

@@ -1,0 +1,77 @@
+//! Memory reservations that wait for their caller, in the order in which they began to wait.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// What a reservation waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// The rest of a request's head, or the end of a delay after which the request is refused. Every other request of
+    /// the same network takes precedence.
+    Head,
+    /// The rest of a body, or frames that have arrived and were not read yet.
+    Body,
+    /// The caller, to read the response.
+    Response,
+}
+
+/// A waiting reservation.
+pub struct Waiting<P> {
+    /// Since when it waits.
+    pub since: Instant,
+    /// The reservation.
+    pub place: P,
+}
+
+/// The waiting reservations of one owner, by their turns: the lowest has waited longest.
+pub struct WaitingList<P> {
+    heads: BTreeMap<u64, Waiting<P>>,
+    bodies: BTreeMap<u64, Waiting<P>>,
+    responses: BTreeMap<u64, Waiting<P>>,
+}
+
+impl<P> Default for WaitingList<P> {
+    fn default() -> Self {
+        Self { heads: BTreeMap::new(), bodies: BTreeMap::new(), responses: BTreeMap::new() }
+    }
+}
+
+impl<P> WaitingList<P> {
+    /// The reservations that wait for `what`, by their turns.
+    pub fn of(&self, what: Waits) -> &BTreeMap<u64, Waiting<P>> {
+        match what {
+            Waits::Head => &self.heads,
+            Waits::Body => &self.bodies,
+            Waits::Response => &self.responses,
+        }
+    }
+
+    /// Whether no reservation waits.
+    pub fn is_empty(&self) -> bool {
+        self.heads.is_empty() && self.bodies.is_empty() && self.responses.is_empty()
+    }
+
+    /// Adds a reservation at this turn.
+    pub fn insert(&mut self, turn: u64, what: Waits, waiting: Waiting<P>) {
+        let list = match what {
+            Waits::Head => &mut self.heads,
+            Waits::Body => &mut self.bodies,
+            Waits::Response => &mut self.responses,
+        };
+        list.insert(turn, waiting);
+    }
+
+    /// Removes the reservation at this turn, if there is one.
+    pub fn remove(&mut self, turn: u64) -> Option<(Waits, Waiting<P>)> {
+        let head = self.heads.remove(&turn).map(|waiting| (Waits::Head, waiting));
+        let body = || self.bodies.remove(&turn).map(|waiting| (Waits::Body, waiting));
+        head.or_else(body).or_else(|| self.responses.remove(&turn).map(|waiting| (Waits::Response, waiting)))
+    }
+
+    /// The turn and the reservation of the oldest incomplete head, otherwise of whatever has waited longest.
+    pub fn oldest(&self) -> Option<(u64, Waits, &Waiting<P>)> {
+        let first = |what: Waits| self.of(what).first_key_value().map(|(turn, waiting)| (*turn, what, waiting));
+        let others = [Waits::Body, Waits::Response].into_iter().filter_map(first);
+        first(Waits::Head).or_else(|| others.min_by_key(|(turn, _, _)| *turn))
+    }
+}
