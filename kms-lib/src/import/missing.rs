@@ -50,7 +50,7 @@ impl Run<'_> {
                  is there again, or is enabled after the import is finalized"
             );
             self.report.note(ImportFindingKind::KeyMissing, &id.to_string(), text);
-            match self.restrict_key(id, Restriction::Disabled, Vec::new()).await {
+            match self.restrict_key(id, Restriction::Disabled, Vec::new(), &[]).await {
                 Ok(changes) => {
                     self.report.keys.withdrawn += u64::from(!changes.is_empty());
                     self.plan(&changes);

@@ -83,7 +83,7 @@ impl Run<'_> {
         let (mut key, changed) = key_of(&part.row, &self.run)?;
         let mut done = Done { changed, versions: part.versions.len() as u64, ..Done::default() };
         if self.is_final(&key)? {
-            return Ok(self.restrict_final(part, done).await?);
+            return self.restrict_final(&key, part, done).await;
         }
         let mut opened = Vec::new();
         for row in &part.versions {
@@ -130,24 +130,58 @@ impl Run<'_> {
         }
     }
 
-    /// Carries over what the source takes away from a key that is this store's own already, and says that nothing else
-    /// is carried over.
-    async fn restrict_final(&self, part: &Part, mut done: Done) -> Result<Done> {
+    /// Carries over what the source takes away from a key that is this store's own already, and versions that came to
+    /// the source afterwards, so that what they encrypted stays readable. Says that nothing else is carried over.
+    async fn restrict_final(
+        &self,
+        key: &ImportedKey,
+        part: &Part,
+        mut done: Done,
+    ) -> std::result::Result<Done, Failure> {
         let text = "the key is this store's own already, since a run was cut off while it ended the import; only \
-                    revoking and disabling are carried over";
+                    revoking and disabling, and versions that decrypt and verify, are carried over";
         done.changed = vec![text.to_owned()];
-        if let Ok(id) = part.row.id.parse::<KeyId>() {
-            let snapshot = self.session.shared().catalog.snapshot();
-            let is_here = |row: &&SourceVersion| {
-                u32::try_from(row.version).is_ok_and(|number| snapshot.version(id, number).is_some())
-            };
-            for row in part.versions.iter().filter(|row| !is_here(row)) {
-                let text = "the version came to the source afterwards, and is not imported";
-                done.versions_changed.push((row.version, text.to_owned()));
+        let (mut versions, mut opened) = (Vec::new(), Vec::new());
+        for row in &part.versions {
+            if self.is_late(key.id, row) {
+                let text = "the version came to the source after the key had become this store's own, and has no place \
+                            among its versions; decrypt with the original what it encrypted, or import into a new \
+                            store";
+                done.refused.push((row.version, Error::new(ErrorCode::Conflict, text)));
+                continue;
+            }
+            match self.prepare(key, part, row).await {
+                Ok(Prepared { version, opened: Some(material), digest, .. }) => {
+                    let text =
+                        "the version came to the source afterwards; it is imported, and only decrypts and verifies";
+                    done.versions_changed.push((row.version, text.to_owned()));
+                    done.materials.extend(digest.map(|digest| (row.version, digest)));
+                    opened.push((version.version, material));
+                    versions.push(version);
+                }
+                Ok(prepared) => {
+                    done.refused.extend(prepared.refused.map(|error| (row.version, error)));
+                    versions.extend(self.revoked(key.id, row));
+                }
+                Err(Failure::Run(error)) => return Err(Failure::Run(error)),
+                Err(Failure::Rows(error)) => {
+                    versions.extend(self.revoked(key.id, row));
+                    done.refused.push((row.version, error));
+                }
             }
         }
-        done.changes = self.restrict(part).await?;
+        done.changes = self.restrict_as_source(key.id, &part.row.state, versions, &opened).await?;
         Ok(done)
+    }
+
+    /// Whether a version that is not here has a number that a key gives its own next versions, or the key's material is
+    /// erased.
+    fn is_late(&self, id: KeyId, row: &SourceVersion) -> bool {
+        let snapshot = self.session.shared().catalog.snapshot();
+        let is_here = u32::try_from(row.version).is_ok_and(|number| snapshot.version(id, number).is_some());
+        let has_place =
+            snapshot.key(id).is_some_and(|key| !key.is_erased() && row.version < i64::from(key.current_version));
+        !is_here && !has_place
     }
 
     /// A version, and its material if it is not here yet.

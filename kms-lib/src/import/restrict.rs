@@ -1,6 +1,7 @@
 //! Restrictions from rows that are refused or missing: only revoking and disabling are applied. A revocation is applied
 //! regardless of the rest of a row.
 
+use super::material::OpenedMaterial;
 use super::part::Part;
 use super::run::Run;
 use super::source::SourceVersion;
@@ -23,6 +24,7 @@ pub(super) enum Restriction {
 }
 
 impl Restriction {
+    /// The restriction that a key's state at the source means.
     fn of(state: &str) -> Self {
         match state {
             "ENABLED" => Self::None,
@@ -38,15 +40,28 @@ impl Run<'_> {
     pub(super) async fn restrict(&self, part: &Part) -> Result<Vec<Change>> {
         let Ok(id) = part.row.id.parse::<KeyId>() else { return Ok(Vec::new()) };
         let revoked = part.versions.iter().filter_map(|row| self.revoked(id, row)).collect();
-        self.restrict_key(id, Restriction::of(&part.row.state), revoked).await
+        self.restrict_as_source(id, &part.row.state, revoked, &[]).await
     }
 
-    /// Restricts a key of this import. Returns the changed rows.
+    /// Restricts a key of this import according to its state at the source. Returns the changed rows.
+    pub(super) async fn restrict_as_source(
+        &self,
+        id: KeyId,
+        state: &str,
+        versions: Vec<ImportedVersion>,
+        opened: &[(u32, OpenedMaterial)],
+    ) -> Result<Vec<Change>> {
+        self.restrict_key(id, Restriction::of(state), versions, opened).await
+    }
+
+    /// Restricts a key of this import, with versions in their state at the source; new ones come with their material.
+    /// Returns the changed rows.
     pub(super) async fn restrict_key(
         &self,
         id: KeyId,
         restriction: Restriction,
         versions: Vec<ImportedVersion>,
+        opened: &[(u32, OpenedMaterial)],
     ) -> Result<Vec<Change>> {
         let restricted = {
             let snapshot = self.session.shared().catalog.snapshot();
@@ -60,7 +75,7 @@ impl Run<'_> {
         if changes.is_empty() || self.job.dry_run {
             return Ok(changes);
         }
-        self.commit_key(restricted, &[]).await
+        self.commit_key(restricted, opened).await
     }
 
     /// A key of this import as it is here, with the restrictions applied.

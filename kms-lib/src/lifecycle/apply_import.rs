@@ -94,12 +94,18 @@ impl Context<'_> {
         })
     }
 
-    /// What the source still takes away from a key that is this store's own already, because a run was cut off while it
-    /// ended the import: the key is revoked or disabled, versions are revoked, and nothing else.
+    /// What the source still changes of a key that is this store's own already, because a run was cut off while it
+    /// ended the import: the key is revoked or disabled, versions are revoked, and new ones are added as former
+    /// versions.
     fn restrict_final(&self, present: &Key, imported: &ImportedKey) -> Result<Vec<Change>> {
         self.require_source(present, &imported.run.source)?;
         let (mut key, mut changes) = (present.clone(), Vec::new());
-        for version in imported.versions.iter().filter(|version| version.state == VersionState::Revoked) {
+        let is_new = |version: &ImportedVersion| {
+            let has_place = !present.is_erased() && version.version < present.current_version;
+            version.new.is_some() && has_place && self.view.version(present.id, version.version).is_none()
+        };
+        let is_due = |version: &&ImportedVersion| version.state == VersionState::Revoked || is_new(version);
+        for version in imported.versions.iter().filter(is_due) {
             changes.extend(self.import_version(&key, version)?);
         }
         let current = key.current_version;

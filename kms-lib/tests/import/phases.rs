@@ -176,16 +176,8 @@ async fn a_revocation_after_an_end_that_was_cut_off_is_carried_over() {
     }
 }
 
-/// A run is killed after it rotated keys and before it ended the import, and then the source rotates the same keys:
-/// both versions are kept.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rotation_at_the_source_after_an_end_that_was_cut_off_is_carried_over() {
-    let original = original!("clean");
-    multiply(&original, COPIES);
-    let here = place();
-    here.open().await.close().await.unwrap();
-    let rotated = "SELECT COUNT(*) FROM key_versions WHERE origin = 'GENERATED'";
-    let here = cut_off(&original, &here, "rotate finalize", rotated, COPIES + 4).await;
+/// Gives every copied key a second version at the source.
+fn rotate_copies(original: &Original) {
     original.sql(
         "INSERT INTO key_versions SELECT INSERT(id, 1, 1, '1'), key_id, 2, 'ENABLED', created_at, NULL, NULL, \
            REPLACE(wrapped_material, '\"version\":\"1\"', '\"version\":\"2\"'), NULL, NULL FROM key_versions \
@@ -193,15 +185,72 @@ async fn a_rotation_at_the_source_after_an_end_that_was_cut_off_is_carried_over(
          UPDATE key_versions SET state = 'DISABLED' WHERE key_id LIKE '00000000-%' AND version = 1; \
          UPDATE `keys` SET current_version = 2 WHERE name LIKE 'copy-%'",
     );
+}
+
+/// A run that rotates and finalizes is killed after some rotations, or after some keys are this store's own, and then
+/// the source rotates the same keys: the versions of both sides are kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_at_the_source_after_an_end_that_was_cut_off_is_carried_over() {
+    let original = original!("clean");
+    multiply(&original, COPIES);
+    let here = place();
+    here.open().await.close().await.unwrap();
+    let rotated = "SELECT COUNT(*) FROM key_versions WHERE origin = 'GENERATED'";
+    let finals = "SELECT COUNT(*) FROM keys WHERE import_final = 1";
+    let first = cut_off(&original, &here, "rotate finalize", rotated, COPIES + 4).await;
+    let kms = first.open().await;
+    import(&kms, &original, &ImportJob::default().rotate(true)).await;
+    kms.close().await.unwrap();
+    let second = cut_off(&original, &first, "finalize", finals, COPIES + 5).await;
+    rotate_copies(&original);
+    for here in [first, second] {
+        let kms = here.open().await;
+        let session = admin(&kms);
+        let job = ImportJob::default().rotate(true).finalize(true);
+        let mut dry = import(&kms, &original, &job.clone().dry_run(true)).await;
+        dry.dry_run = false;
+        let report = import(&kms, &original, &job).await;
+        assert_eq!(report, dry);
+        assert!(report.is_complete() && report.finalized && report.keys_to_rotate == 0, "{report:?}");
+        assert_eq!(report.versions.imported, u64::from(COPIES), "{report:?}");
+        let seconds = "SELECT COUNT(*) FROM key_versions WHERE origin = 'IMPORTED' AND version = 2";
+        assert_eq!(here.number(seconds).await, i64::from(COPIES) + 3);
+        for name in ["copy-1", &format!("copy-{COPIES}")] {
+            let second = session.get_version(name, 2).await.unwrap();
+            assert_eq!((second.state, second.not_after), (VersionState::Disabled, None), "it decrypts for ever");
+            session.encrypt(name, b"x", &Context::new()).await.unwrap();
+            assert_eq!(session.rotate_key(name, None).await.unwrap().current_version, 1_003);
+        }
+        assert!(session.verify_audit().await.unwrap().ok);
+        kms.close().await.unwrap();
+    }
+}
+
+/// If the keys were not rotated, their next versions here would have the numbers of the source's: these are refused,
+/// and the import ends without them only if the caller says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_at_the_source_that_has_no_place_here_is_refused() {
+    let original = original!("clean");
+    multiply(&original, COPIES);
+    let here = place();
+    here.open().await.close().await.unwrap();
+    let finals = "SELECT COUNT(*) FROM keys WHERE import_final = 1";
+    let here = cut_off(&original, &here, "finalize", finals, COPIES + 5).await;
+    let count = u64::try_from(here.number(finals).await).unwrap();
+    rotate_copies(&original);
     let kms = here.open().await;
     let session = admin(&kms);
-    let report = import(&kms, &original, &ImportJob::default().rotate(true).finalize(true)).await;
-    assert!(report.is_complete() && report.finalized && report.keys_to_rotate == 0, "{report:?}");
-    let seconds = "SELECT COUNT(*) FROM key_versions WHERE origin = 'IMPORTED' AND version = 2";
-    assert_eq!(here.number(seconds).await, i64::from(COPIES) + 3);
-    for n in [1, COPIES] {
-        session.encrypt(&*format!("copy-{n}"), b"x", &Context::new()).await.unwrap();
-    }
+    let end = ImportJob::default().finalize(true);
+    let refused = session.import_mini_kms(&original.source(), &end).await;
+    assert_eq!(code(refused), ErrorCode::WrongState);
+    let report = import(&kms, &original, &ImportJob::default()).await;
+    let texts = report.findings.iter().filter(|it| it.kind == ImportFindingKind::KeyRefused);
+    assert!(texts.clone().all(|it| it.version == Some(2) && it.text.contains("into a new store")), "{report:?}");
+    // The keys of the dump have no new version.
+    assert!(texts.count() as u64 == report.versions.refused && (1..=count).contains(&report.versions.refused));
+    let report = import(&kms, &original, &end.allow_incomplete(true)).await;
+    assert!(report.finalized && !report.is_complete(), "{report:?}");
+    assert_eq!(session.rotate_key("copy-1", None).await.unwrap().current_version, 2);
     assert!(session.verify_audit().await.unwrap().ok);
     kms.close().await.unwrap();
 }
