@@ -17,6 +17,8 @@ mod postgres;
 mod schema;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod server;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod server_errors;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod tables;

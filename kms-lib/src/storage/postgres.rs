@@ -12,7 +12,8 @@ use sqlx::postgres::{
 
 use super::access::{access, several};
 use super::dialect::{Dialect, POSTGRES};
-use super::server::{Engine, ServerStore, Target, misconfigured, other_error, share};
+use super::server::{Engine, ServerStore, Target, share};
+use super::server_errors::{misconfigured, other_error};
 use super::url::{Host, Url};
 use super::{Connection, EachRow, Row, Sql, Store, StoreFuture, Value, corrupt, undecodable};
 use crate::types::error::{Error, ErrorCode, Result};

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::dialect::Dialect;
+use super::server_errors::{misconfigured, unavailable};
 use super::url::{Host, Url};
 use super::{Connection, EachRow, Sql, Statement, Store, StoreFuture, Value, literal};
 use crate::types::error::{Error, ErrorCode, Result};
@@ -481,38 +482,4 @@ impl<E: Engine> Drop for Held<E> {
 /// Turns a store into a shared trait object.
 pub(super) fn share<E: Engine>(store: ServerStore<E>) -> Arc<dyn Store> {
     Arc::new(store)
-}
-
-pub(super) fn unavailable(what: &str) -> Error {
-    Error::new(ErrorCode::StoreUnavailable, what)
-}
-
-pub(super) fn misconfigured(what: impl Into<String>) -> Error {
-    Error::new(ErrorCode::InvalidConfiguration, what)
-}
-
-/// Converts errors that are not the database's response to a statement.
-pub(super) fn other_error(error: sqlx::Error) -> Error {
-    let shown = match &error {
-        sqlx::Error::PoolClosed => Error::new(ErrorCode::Closed, "the service is closed"),
-        sqlx::Error::Tls(e) => no_tls(e.as_ref()),
-        // Errors that rustls reports about a certificate arrive in this form.
-        sqlx::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => no_tls(e),
-        // Not attached as a source, since it may contain parts of the URL.
-        sqlx::Error::Configuration(e) => {
-            return misconfigured(format!("the database cannot be used as configured: {e}"));
-        }
-        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => {
-            Error::new(ErrorCode::StoreUnavailable, format!("the database server cannot be used: {error}"))
-        }
-        _ => Error::new(ErrorCode::Internal, format!("the database server responded unexpectedly: {error}")),
-    };
-    shown.with_source(error)
-}
-
-fn no_tls(why: &dyn std::error::Error) -> Error {
-    misconfigured(format!(
-        "no TLS with the database server: {why}; its certificate is checked unless the URL says otherwise: name the \
-         authority that signed it with ssl-ca=FILE, or turn TLS off with ssl-mode=disable"
-    ))
 }

@@ -2,192 +2,22 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+mod faulty_store;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::kms::open::open_on;
-use crate::session::{Session, Shared};
-use crate::storage::dialect::Dialect;
+use crate::session::Session;
 use crate::storage::sqlite::SqliteStore;
-use crate::storage::{Connection, EachRow, Reserve, Sql, Store, StoreFuture, Value};
 use crate::types::view::CatalogView;
-use crate::{
-    Action, Actor, AuditAck, AuditQuery, Config, Context, Error, ErrorCode, NewKey, Paging, Result, Role, Status,
-};
+use crate::{Action, Actor, AuditAck, AuditQuery, Config, Context, ErrorCode, NewKey, Paging, Role, Status};
 
-/// The faults to inject.
-pub(crate) struct Faults {
-    /// The next commit takes place, but reports that the connection was lost.
-    lose_answer: AtomicBool,
-    /// The number of commits that do not take place.
-    lose_commits: AtomicU32,
-    /// Statements with this text among their values fail with this error code.
-    poison: Mutex<Option<(String, ErrorCode)>>,
-    /// The number of write transactions that were begun.
-    writes: AtomicU32,
-    /// Rolling back fails too: the connection is lost.
-    lose_rollbacks: AtomicBool,
-    /// No connection is available.
-    unreachable: AtomicBool,
-    /// Requests for a reading connection wait for this first.
-    gate: tokio::sync::Mutex<()>,
-    /// The number of requests for a reading connection that fail.
-    lose_readers: AtomicU32,
-    /// The number of reading connections after which further requests fail.
-    pub(crate) readers_left: AtomicU32,
-}
+pub(crate) use faulty_store::{Faults, open, reopen};
 
-impl Default for Faults {
-    fn default() -> Self {
-        Self {
-            lose_answer: AtomicBool::new(false),
-            lose_commits: AtomicU32::new(0),
-            poison: Mutex::new(None),
-            writes: AtomicU32::new(0),
-            lose_rollbacks: AtomicBool::new(false),
-            unreachable: AtomicBool::new(false),
-            gate: tokio::sync::Mutex::new(()),
-            lose_readers: AtomicU32::new(0),
-            readers_left: AtomicU32::new(u32::MAX),
-        }
-    }
-}
-
-struct FaultyStore {
-    inner: SqliteStore,
-    faults: Arc<Faults>,
-}
-
-impl FaultyStore {
-    fn wrap<'a>(&'a self, connection: StoreFuture<'a, Box<dyn Connection>>) -> StoreFuture<'a, Box<dyn Connection>> {
-        Box::pin(async move {
-            if self.faults.unreachable.load(Ordering::SeqCst) {
-                return Err(Error::new(ErrorCode::StoreUnavailable, "unplugged"));
-            }
-            let faults = Arc::clone(&self.faults);
-            Ok(Box::new(FaultyConnection { inner: connection.await?, faults }) as Box<dyn Connection>)
-        })
-    }
-}
-
-impl Store for FaultyStore {
-    fn writer(&self) -> StoreFuture<'_, Box<dyn Connection>> {
-        self.wrap(self.inner.writer())
-    }
-    fn reader(&self) -> StoreFuture<'_, Box<dyn Connection>> {
-        Box::pin(async {
-            drop(self.faults.gate.lock().await);
-            let lose = |n: u32| n.checked_sub(1);
-            let is_last = self.faults.readers_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_err();
-            if is_last || self.faults.lose_readers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_ok() {
-                return Err(Error::new(ErrorCode::StoreUnavailable, "unplugged"));
-            }
-            self.wrap(self.inner.reader()).await
-        })
-    }
-    fn claim(&self, exclusive: bool) -> Result<()> {
-        self.inner.claim(exclusive)
-    }
-    fn blocks_thread(&self) -> bool {
-        self.inner.blocks_thread()
-    }
-    fn copy_to<'a>(&'a self, to: &'a Path) -> StoreFuture<'a, ()> {
-        self.inner.copy_to(to)
-    }
-    fn reserve(&self, bytes: u64) -> Reserve {
-        self.inner.reserve(bytes)
-    }
-    fn keep_reserve(&self, bytes: u64) -> Result<()> {
-        self.inner.keep_reserve(bytes)
-    }
-    fn release_reserve(&self) -> bool {
-        self.inner.release_reserve()
-    }
-    fn close(&self) -> StoreFuture<'_, ()> {
-        self.inner.close()
-    }
-}
-
-struct FaultyConnection {
-    inner: Box<dyn Connection>,
-    faults: Arc<Faults>,
-}
-
-impl Connection for FaultyConnection {
-    fn dialect(&self) -> &'static Dialect {
-        self.inner.dialect()
-    }
-    fn lock_setup(&mut self) -> StoreFuture<'_, ()> {
-        self.inner.lock_setup()
-    }
-    fn unlock_setup(&mut self) -> StoreFuture<'_, ()> {
-        self.inner.unlock_setup()
-    }
-    fn begin_write(&mut self) -> StoreFuture<'_, ()> {
-        self.faults.writes.fetch_add(1, Ordering::SeqCst);
-        self.inner.begin_write()
-    }
-    fn begin_read(&mut self) -> StoreFuture<'_, ()> {
-        self.inner.begin_read()
-    }
-    fn commit(&mut self) -> StoreFuture<'_, ()> {
-        Box::pin(async {
-            let lost = || Error::new(ErrorCode::StoreUnavailable, "connection lost");
-            if self.faults.lose_answer.swap(false, Ordering::SeqCst) {
-                self.inner.commit().await?;
-                return Err(lost());
-            }
-            let lose = |n: u32| n.checked_sub(1);
-            if self.faults.lose_commits.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_ok() {
-                return Err(lost());
-            }
-            self.inner.commit().await
-        })
-    }
-    fn rollback(&mut self) -> StoreFuture<'_, ()> {
-        if self.faults.lose_rollbacks.load(Ordering::SeqCst) {
-            return Box::pin(async { Err(Error::new(ErrorCode::StoreUnavailable, "connection lost")) });
-        }
-        self.inner.rollback()
-    }
-    fn execute(&mut self, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64> {
-        let poison = self.faults.poison.lock().unwrap().clone();
-        if let Some((text, code)) = poison
-            && values.contains(&Value::Text(text))
-        {
-            return Box::pin(async move { Err(Error::new(code, "poisoned")) });
-        }
-        self.inner.execute(sql, values)
-    }
-    fn query<'a>(&'a mut self, sql: Sql, values: Vec<Value>, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()> {
-        self.inner.query(sql, values, each)
-    }
-    fn close(self: Box<Self>) -> StoreFuture<'static, ()> {
-        self.inner.close()
-    }
-}
-
-pub(crate) async fn open(file: &Path) -> (Arc<Shared>, Session, Arc<Faults>) {
-    let opened = reopen(file).await;
-    opened.1.create_key(NewKey::aes("k")).await.unwrap();
-    opened
-}
-
-/// Like the function above, on an existing store.
-pub(crate) async fn reopen(file: &Path) -> (Arc<Shared>, Session, Arc<Faults>) {
-    let faults = Arc::new(Faults::default());
-    let inner = SqliteStore::open(file).await.unwrap();
-    let store = Arc::new(FaultyStore { inner, faults: Arc::clone(&faults) });
-    let config = Config::new(format!("sqlite:{}", file.display())).root_key_bytes([7; 32]);
-    let shared = open_on(config, store).await.unwrap();
-    let session = Session::new(Arc::clone(&shared), Actor::new("alice", Role::Admin).unwrap());
-    (shared, session, faults)
-}
-
-/// A result that is returned before its commit is a promise, and a ledger that has stopped keeps none.
+/// With `queued`, a result is returned before its commit. A ledger that has stopped must not return any.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ledger_that_has_stopped_releases_nothing() {
+async fn a_stopped_ledger_releases_no_results() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kms.db");
     let url = format!("sqlite:{}", file.display());
@@ -196,7 +26,7 @@ async fn a_ledger_that_has_stopped_releases_nothing() {
     let shared = open_on(config, Arc::new(store)).await.unwrap();
     let session = Session::new(Arc::clone(&shared), Actor::new("alice", Role::Admin).unwrap());
     session.create_key(NewKey::aes("k")).await.unwrap();
-    // A head that no record leads to: the ledger notices it with its next batch, and writes nothing more.
+    // The head does not follow from the records. The ledger notices this with its next batch, and stops.
     let mut connection = shared.store.writer().await.unwrap();
     connection.execute("UPDATE audit_head SET seq = seq + 7".into(), vec![]).await.unwrap();
     connection.close().await.unwrap();
@@ -225,7 +55,7 @@ async fn size(session: &Session) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_lost_its_answer_counts_once() {
+async fn a_commit_whose_response_is_lost_counts_once() {
     let folder = tempfile::tempdir().unwrap();
     let (_shared, session, faults) = open(&folder.path().join("kms.db")).await;
     let before = size(&session).await;
@@ -236,12 +66,12 @@ async fn a_commit_that_lost_its_answer_counts_once() {
     session.rotate_key("k", None).await.unwrap();
     assert_eq!(session.get_key("k").await.unwrap().current_version, 2);
     session.decrypt(&sealed.ciphertext, &Context::new()).await.unwrap();
-    // The verification before, the encryption, the rotation, the decryption.
+    // The earlier verification, the encryption, the rotation and the decryption.
     assert_eq!(size(&session).await, before + 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_did_not_take_place_fails_and_leaves_nothing() {
+async fn a_commit_that_did_not_take_place_has_no_effect() {
     let folder = tempfile::tempdir().unwrap();
     let (_shared, session, faults) = open(&folder.path().join("kms.db")).await;
     let before = size(&session).await;
@@ -254,9 +84,9 @@ async fn a_commit_that_did_not_take_place_fails_and_leaves_nothing() {
     assert_eq!(size(&session).await, before + 2);
 }
 
-/// A row that conflicts with another one, or a statement that is too large for the server: only its submission fails.
+/// If a row conflicts with another one, or a statement is too large for the server, only its submission fails.
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_culprit_of_a_batch_fails() {
+async fn only_the_faulty_submission_of_a_batch_fails() {
     let folder = tempfile::tempdir().unwrap();
     let (shared, session, faults) = open(&folder.path().join("kms.db")).await;
     for poison in [ErrorCode::Conflict, ErrorCode::InvalidConfiguration, ErrorCode::StoreCorrupt] {
@@ -318,7 +148,7 @@ async fn copies_of_a_request_do_not_dissolve_a_batch() {
 
 /// A copy that arrives after the first one took effect fails because of that, and gets the first one's answer.
 #[tokio::test(flavor = "multi_thread")]
-async fn copies_of_a_request_are_no_failures() {
+async fn copies_of_a_request_are_not_failures() {
     let folder = tempfile::tempdir().unwrap();
     let (_shared, session, _faults) = open(&folder.path().join("kms.db")).await;
     for round in 0..20 {
@@ -365,7 +195,7 @@ async fn service_resumes_when_the_store_is_back() {
 
 /// The store is lost during a commit that took place, for longer than callers wait.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outcome_that_cannot_be_found_out_is_told_so() {
+async fn an_unknown_outcome_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let (_shared, session, faults) = open(&folder.path().join("kms.db")).await;
     let before = size(&session).await;
@@ -420,7 +250,7 @@ async fn a_version_encrypts_no_more_than_its_limit() {
 
 /// A caller that waits for another's check of the store must not accept one that failed or was aborted.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_look_that_failed_has_seen_nothing() {
+async fn a_failed_refresh_does_not_count() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kms.db");
     let (shared, _session, faults) = open(&file).await;
@@ -433,7 +263,7 @@ async fn a_look_that_failed_has_seen_nothing() {
         for _ in 0..3 {
             let shared = Arc::clone(&shared);
             looks.push(tokio::spawn(async move { shared.catalog.ensure_fresh().await }));
-            // In this order, one after the other.
+            // One after the other, in this order.
             tokio::time::sleep(std::time::Duration::from_millis(30)).await;
         }
         session.rotate_key("k", None).await.unwrap();
@@ -510,7 +340,7 @@ async fn closing_is_bounded_in_time() {
             tokio::spawn(async move { session.encrypt("k", b"x", &Context::new()).await.map(drop) })
         })
         .collect();
-    // One is being written, others may wait.
+    // One submission is being written, and others may wait.
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     let begun = std::time::Instant::now();
     let closed = shared.ledger.close(std::time::Duration::from_millis(200)).await;
