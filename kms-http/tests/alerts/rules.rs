@@ -48,11 +48,11 @@ fn series(text: &str) -> BTreeMap<String, f64> {
         let value: f64 = value.parse().unwrap();
         let is_time = name.contains("_timestamp_seconds") && value > 0.0;
         let value = if is_time { value - now + 60.0 * FAULT as f64 } else { value };
-        let labelled = match name.split_once('{') {
+        let labeled = match name.split_once('{') {
             Some((name, labels)) => format!("{name}{{job=\"mini-kms\", instance=\"a\", {labels}"),
             None => format!("{name}{{job=\"mini-kms\", instance=\"a\"}}"),
         };
-        (labelled, value)
+        (labeled, value)
     };
     text.lines().filter(|line| !line.starts_with('#')).map(line).collect()
 }

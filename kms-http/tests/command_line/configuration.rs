@@ -66,7 +66,7 @@ fn configuration_by_file_environment_and_flags() {
             "must differ",
         ),
         (&[], &["--set", "auth=trusted_headers", "--set", "cors_origins=*"], "every page"),
-        (&[], &["--set", "colour=red"], "http.colour"),
+        (&[], &["--set", "color=red"], "http.color"),
         (&[], &["--set", "unix_socket_mode=rw"], "octal"),
         #[cfg(not(feature = "otlp"))]
         (&[("KMS_HTTP_OTLP_ENDPOINT", "https://collector:4318")], &[], "feature otlp"),

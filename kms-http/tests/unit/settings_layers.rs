@@ -68,7 +68,7 @@ fn errors_name_the_setting_its_source_and_the_expected_value() {
         (file("[http]\ndocs = 17"), ["http.docs", "the configuration file", "true or false"]),
         (file("[http]\nauth = ['token', 'x']"), ["http.auth[1]", "the configuration file", "`oidc`"]),
         (file("[http]\nlisten = 'here'"), ["http.listen", "the configuration file", "socket address"]),
-        (file("[http.tls]\ncolour = 'red'"), ["http.tls.colour", "the configuration file", "is not a setting"]),
+        (file("[http.tls]\ncolor = 'red'"), ["http.tls.color", "the configuration file", "is not a setting"]),
         (file("http = 1"), ["http", "the configuration file", "expected"]),
         (refusal(None, &[("KMS_HTTP_QUEUE", "x")], &[]), ["http.queue", "KMS_HTTP_QUEUE", "whole number"]),
         (refusal(None, &[("KMS_HTTP_TLS_KEY", "x")], &[]), ["KMS_HTTP_TLS_KEY", "is not a setting", "config check"]),

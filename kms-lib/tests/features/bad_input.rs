@@ -39,7 +39,7 @@ async fn names_types_and_periods() {
         r#"{"name":"x","type":"AES256_GCM","purpose":"FUN"}"#,
         r#"{"name":"x","type":"AES256_GCM","purpose":"ENCRYPTION","rotationPeriodDays":-1}"#,
         r#"{"name":"x","type":"AES256_GCM","purpose":"ENCRYPTION","rotationPeriodDays":1e99}"#,
-        r#"{"name":"x","type":"AES256_GCM","purpose":"ENCRYPTION","colour":"red"}"#,
+        r#"{"name":"x","type":"AES256_GCM","purpose":"ENCRYPTION","color":"red"}"#,
         r#"{"name":"x","type":"AES256_GCM"}"#,
     ] {
         assert!(serde_json::from_str::<NewKey>(json).is_err(), "{json}");
