@@ -32,7 +32,7 @@ SEALED = {
     "public_key_digest revision",
     "grants": "id principal role key_id allowed_ops conditions created_at withdrawn_at grantor grantor_role "
     "granted_through cascaded revision",
-    "credentials": "id principal role secret_hash label created_at expires_at withdrawn_at revision",
+    "credentials": "id principal role secret_hash label created_at expires_at withdrawn_at removal revision",
     "quarantine": "id entity_table row_id key_id key_name created_at released_at revision",
     "root_keys": "id generation provider reference derivation salt check_value state compromised_at closed_seq "
     "created_at retired_at revision",

@@ -9,12 +9,15 @@ use crate::types::ids::LogId;
 /// The identity of a row: its table, and its id as a UUID.
 pub type Place = (String, String);
 
+/// The digest of a row that was removed.
+pub(crate) const REMOVED: &str = "";
+
 /// The state of all rows according to verified records.
 #[derive(Clone, Debug)]
 pub struct Recorded {
     /// The state of the log at the last of these records.
     state: Start,
-    /// The SHA-256 of each row, in hexadecimal.
+    /// The SHA-256 of each row, in hexadecimal; of removed rows [`REMOVED`].
     rows: HashMap<Place, String>,
 }
 
@@ -47,7 +50,7 @@ impl Recorded {
         let is_good = stitched.fault.is_none() && stitched.state.hash == *last;
         is_good.then(|| digested.changed.into_iter().map(|row| ((row.table, row.id), row.digest)).collect())
     }
-    /// The digest of each row.
+    /// The digest of each row; of removed rows [`REMOVED`].
     pub fn rows(&self) -> &HashMap<Place, String> {
         &self.rows
     }

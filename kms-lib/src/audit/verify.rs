@@ -257,7 +257,7 @@ pub struct ChangedRow {
     pub table: String,
     /// The row's identifier.
     pub id: String,
-    /// The SHA-256 of the row, in hexadecimal.
+    /// The SHA-256 of the row, in hexadecimal; empty if the row was removed.
     pub digest: String,
     /// The key that the record is about.
     pub key: Option<KeyId>,

@@ -236,7 +236,9 @@ pub fn change_row(change: &Change) -> Result<Vec<u8>> {
             row::version(version)
         }
         Change::InsertGrant(grant) | Change::UpdateGrant(grant) => row::grant(grant)?,
-        Change::InsertCredential(credential) | Change::UpdateCredential(credential) => row::credential(credential),
+        Change::InsertCredential(credential)
+        | Change::UpdateCredential(credential)
+        | Change::RemoveCredential(credential) => row::credential(credential),
         Change::InsertQuarantined(entry) | Change::UpdateQuarantined(entry) => row::quarantined(entry),
         Change::InsertRootKey(root) | Change::UpdateRootKey(root) => row::root_key(root),
         Change::InsertServiceKey(key, _) | Change::UpdateServiceKey(key) => row::service_key(key),

@@ -1,6 +1,6 @@
 //! The snapshot with the changes of a batch so far: the view against which the ledger decides.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::rights::Rights;
 use super::snapshot::Snapshot;
@@ -13,6 +13,7 @@ use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId, ServiceKeyId
 use crate::types::key::{Key, KeyVersion, VersionState};
 use crate::types::quarantine::{EntityTable, Quarantined};
 use crate::types::root_key::{RootKeyGeneration, ServiceKey};
+use crate::types::time::Timestamp;
 use crate::types::view::CatalogView;
 
 /// A snapshot with changes that are not committed yet.
@@ -26,6 +27,8 @@ pub struct Overlay<'a> {
     /// The changed grants that are not revoked.
     rights: Rights,
     credentials: HashMap<CredentialId, Credential>,
+    /// Credentials that the batch removes.
+    removed: HashSet<CredentialId>,
     quarantine: HashMap<QuarantineId, Quarantined>,
     root_keys: BTreeMap<u32, RootKeyGeneration>,
     service_keys: HashMap<ServiceKeyId, ServiceKey>,
@@ -44,6 +47,7 @@ impl<'a> Overlay<'a> {
             grants: HashMap::new(),
             rights: Rights::default(),
             credentials: HashMap::new(),
+            removed: HashSet::new(),
             quarantine: HashMap::new(),
             root_keys: BTreeMap::new(),
             service_keys: HashMap::new(),
@@ -68,7 +72,9 @@ impl<'a> Overlay<'a> {
             if let Some(replaced) = self.replaced(change)? {
                 self.rows.toggle(seals, &replaced);
             }
-            self.rows.toggle(seals, &super::change_row(change)?);
+            if !matches!(change, Change::RemoveCredential(_)) {
+                self.rows.toggle(seals, &super::change_row(change)?);
+            }
             match change {
                 Change::InsertKey(key) | Change::UpdateKey(key) => {
                     self.names.insert(key.name.clone(), key.id);
@@ -87,6 +93,10 @@ impl<'a> Overlay<'a> {
                 }
                 Change::InsertCredential(credential) | Change::UpdateCredential(credential) => {
                     self.credentials.insert(credential.id, credential.clone());
+                }
+                Change::RemoveCredential(credential) => {
+                    self.credentials.remove(&credential.id);
+                    self.removed.insert(credential.id);
                 }
                 Change::InsertQuarantined(entry) | Change::UpdateQuarantined(entry) => {
                     self.quarantine.insert(entry.id, entry.clone());
@@ -113,9 +123,9 @@ impl<'a> Overlay<'a> {
             Change::InsertGrant(grant) | Change::UpdateGrant(grant) => {
                 self.grant(grant.id).map(row::grant).transpose()?
             }
-            Change::InsertCredential(credential) | Change::UpdateCredential(credential) => {
-                self.credential(credential.id).map(row::credential)
-            }
+            Change::InsertCredential(credential)
+            | Change::UpdateCredential(credential)
+            | Change::RemoveCredential(credential) => self.credential(credential.id).map(row::credential),
             // The rows that the entry names were set aside before.
             Change::InsertQuarantined(entry) | Change::UpdateQuarantined(entry) => {
                 let present = self.quarantine.get(&entry.id).or_else(|| self.base.quarantine_entry(entry.id));
@@ -192,7 +202,17 @@ impl CatalogView for Overlay<'_> {
         self.rights.of(principal).take(at_most).filter_map(|id| self.grants.get(&id)).for_each(visit);
     }
     fn credential(&self, id: CredentialId) -> Option<&Credential> {
-        self.credentials.get(&id).or_else(|| self.base.credential(id))
+        let present = self.credentials.get(&id).or_else(|| self.base.credential(id));
+        present.filter(|_| !self.removed.contains(&id))
+    }
+    fn ended_credentials(&self, before: Timestamp, at_most: usize, visit: &mut dyn FnMut(&Credential)) {
+        // Credentials that end in this batch did not end long ago.
+        let at_most = at_most.saturating_add(self.removed.len());
+        self.base.ended_credentials(before, at_most, &mut |ended| {
+            if let Some(credential) = self.credential(ended.id) {
+                visit(credential);
+            }
+        });
     }
     fn has_credentials(&self) -> bool {
         !self.credentials.is_empty() || self.base.has_credentials()

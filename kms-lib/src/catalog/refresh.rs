@@ -14,6 +14,7 @@ use crate::storage::tables::{root_keys, secrets};
 use crate::types::credential::Credential;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::grant::Grant;
+use crate::types::ids::CredentialId;
 use crate::types::key::{Key, KeyVersion, VersionState};
 use crate::types::quarantine::Quarantined;
 use crate::types::root_key::{RootKeyGeneration, ServiceKey, ServiceKeyState};
@@ -23,6 +24,8 @@ const CHUNK: usize = 2_048;
 
 /// The rows that changed since a revision, with good seals.
 pub(super) struct Delta {
+    /// Whether these are all rows.
+    is_first: bool,
     quarantined: Vec<Folded<Quarantined>>,
     root_keys: Vec<Folded<RootKeyGeneration>>,
     service_keys: Vec<Folded<ServiceKey>>,
@@ -61,6 +64,7 @@ pub(super) async fn read(connection: &mut dyn Connection, seals: &Arc<Seals>, kn
         versions.sort_unstable_by_key(|version| (version.row.key_id, version.row.version));
     }
     Ok(Delta {
+        is_first: known.is_none(),
         quarantined: quarantined.finish().await?,
         root_keys: root_keys.finish().await?,
         service_keys: service_keys.finish().await?,
@@ -141,7 +145,10 @@ impl Delta {
         self.keys.into_iter().for_each(|key| snapshot.put_key(key, seals));
         self.versions.into_iter().for_each(|version| snapshot.put_version(version, seals));
         self.grants.into_iter().for_each(|grant| snapshot.put_grant(grant, seals));
+        let oldest = self.credentials.iter().filter(|credential| credential.row.removal.is_some());
+        let oldest: Vec<CredentialId> = oldest.map(|credential| credential.row.id).collect();
         self.credentials.into_iter().for_each(|credential| snapshot.put_credential(credential, seals));
+        oldest.into_iter().for_each(|id| snapshot.note_oldest(id, self.is_first, seals));
         snapshot.advance(revision);
     }
 }

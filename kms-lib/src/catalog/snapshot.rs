@@ -83,6 +83,10 @@ pub struct Snapshot {
     credentials: HashMap<CredentialId, Credential>,
     /// The credentials that are not revoked.
     standing: BTreeSet<CredentialId>,
+    /// The credentials that end, by their end.
+    ends: BTreeSet<(Timestamp, CredentialId)>,
+    /// Which credentials are removed: the end before which they ended, and the record that removed them.
+    oldest: Option<((Timestamp, CredentialId), u64)>,
     /// Number of keys in each state.
     by_state: BTreeMap<KeyState, u64>,
     version_count: usize,
@@ -301,6 +305,10 @@ impl CatalogView for Snapshot {
     }
     fn credential(&self, id: CredentialId) -> Option<&Credential> {
         self.credentials.get(&id)
+    }
+    fn ended_credentials(&self, before: Timestamp, at_most: usize, visit: &mut dyn FnMut(&Credential)) {
+        let ended = self.ends.iter().take_while(|(end, _)| *end < before).take(at_most);
+        ended.filter_map(|(_, id)| self.credentials.get(id)).for_each(visit);
     }
     fn has_credentials(&self) -> bool {
         // Credentials that are not used because they were altered count too.

@@ -12,8 +12,10 @@ use crate::policy;
 use crate::session::{GrantFilter, NewGrant, NewToken, Paging};
 use crate::types::actor::{Actor, Role};
 use crate::types::attempt::{Attempt, Decision, Operation};
+use crate::types::change::Change;
+use crate::types::credential::Credential;
 use crate::types::grant::{Conditions, GrantScope, Permission};
-use crate::types::ids::{GrantId, KeyId, VersionId};
+use crate::types::ids::{CredentialId, GrantId, KeyId, VersionId};
 use crate::types::key::{AuditContext, DisabledReason, Key, KeyPurpose, KeyState, KeyType, Material, VersionState};
 use crate::types::root_key::Wrapped;
 use crate::types::time::Timestamp;
@@ -338,4 +340,45 @@ async fn unusable_material_is_dropped_whoever_revoked_it() {
     one.catalog.ensure_fresh().await.unwrap();
     one.materials.drop_unusable(&one.catalog).await;
     assert_eq!(one.materials.len(), 1);
+}
+
+/// A process drops what was removed when it reads the row that says so, ignores rows that it read before and applies
+/// after, and keeps credentials that were changed later.
+#[test]
+fn removed_credentials_stay_removed() {
+    let seals = crate::envelope::Seals::new(1, &[7; 64]).unwrap();
+    let ended = |id: u8, at: i64, revision: u64| Credential {
+        id: CredentialId::from_bytes([id; 16]),
+        principal: "night".into(),
+        role: Role::App,
+        secret_hash: [0; 32],
+        label: None,
+        created_at: Timestamp::from_micros(1),
+        expires_at: Some(Timestamp::from_micros(at)),
+        withdrawn_at: None,
+        removal: None,
+        revision,
+    };
+    let oldest = Credential { removal: Some(9), ..ended(3, 30, 9) };
+    let expected = |rows: &[&Credential]| {
+        let mut fold = crate::envelope::RowSet::default();
+        rows.iter().for_each(|row| fold.toggle(&seals, &crate::envelope::row::credential(row)));
+        fold
+    };
+    let mut snapshot = Snapshot::default();
+    for row in [ended(1, 10, 1), ended(2, 30, 2), ended(3, 30, 3), ended(4, 40, 4)] {
+        snapshot.apply(&Change::InsertCredential(row), &seals);
+    }
+    snapshot.apply(&Change::UpdateCredential(oldest.clone()), &seals);
+    assert_eq!(*snapshot.rows(), expected(&[&oldest, &ended(4, 40, 4)]));
+    for late in [ended(1, 10, 1), ended(2, 30, 8)] {
+        snapshot.apply(&Change::InsertCredential(late), &seals);
+        assert_eq!(*snapshot.rows(), expected(&[&oldest, &ended(4, 40, 4)]));
+    }
+    // A row of the time before that was released from quarantine later, also if the oldest one changes again.
+    let released = ended(1, 10, 11);
+    snapshot.apply(&Change::UpdateCredential(released.clone()), &seals);
+    let again = Credential { withdrawn_at: Some(Timestamp::from_micros(90)), revision: 12, ..oldest };
+    snapshot.apply(&Change::UpdateCredential(again.clone()), &seals);
+    assert_eq!(*snapshot.rows(), expected(&[&again, &released, &ended(4, 40, 4)]));
 }

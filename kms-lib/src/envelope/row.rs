@@ -233,6 +233,7 @@ pub fn credential(credential: &Credential) -> Vec<u8> {
         .time(Some(credential.created_at))
         .time(credential.expires_at)
         .time(credential.withdrawn_at)
+        .optional_number(credential.removal)
         .number(credential.revision);
     fields.finish()
 }

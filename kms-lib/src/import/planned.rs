@@ -10,6 +10,7 @@ use crate::types::ids::{CredentialId, GrantId, KeyId};
 use crate::types::key::{Key, KeyVersion};
 use crate::types::quarantine::EntityTable;
 use crate::types::root_key::{RootKeyGeneration, ServiceKey};
+use crate::types::time::Timestamp;
 use crate::types::view::CatalogView;
 
 /// Planned keys with their versions. Empty in a run that writes.
@@ -101,6 +102,9 @@ impl CatalogView for PlannedView<'_> {
     }
     fn credential(&self, id: CredentialId) -> Option<&Credential> {
         self.snapshot.credential(id)
+    }
+    fn ended_credentials(&self, before: Timestamp, at_most: usize, visit: &mut dyn FnMut(&Credential)) {
+        self.snapshot.ended_credentials(before, at_most, visit);
     }
     fn has_credentials(&self) -> bool {
         self.snapshot.has_credentials()

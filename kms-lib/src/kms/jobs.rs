@@ -57,6 +57,9 @@ pub async fn run(session: &Session, config: &SchedulerConfig) -> Result<JobRepor
     if let Err(error) = session.finish_resealing().await {
         tracing::warn!(%error, "rows could not be resealed");
     }
+    if let Err(error) = session.remove_ended_credentials().await {
+        tracing::warn!(%error, "tokens that ended long ago could not be removed");
+    }
     if config.revoke_expired {
         let revoked = revoke_expired(session, config.revoke_expired_even_if_used, &mut report).await;
         note(&mut failed, "the versions past their grace window could not be read", revoked);

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::submission::Submission;
-use crate::audit::recorded::{Place, Recorded};
+use crate::audit::recorded::{Place, REMOVED, Recorded};
 use crate::catalog::{Catalog, Snapshot};
 use crate::envelope::row;
 use crate::lifecycle::Command;
@@ -68,7 +68,10 @@ fn are_recorded(snapshot: &Snapshot, recorded: &Recorded, later: &HashMap<Place,
         count += 1;
     });
     let new = later.keys().filter(|place| !recorded.rows().contains_key(*place));
-    let wanted = recorded.rows().keys().chain(new).filter(|place| !is_quarantined(snapshot, place));
+    let is_there =
+        |place: &Place| later.get(place).or_else(|| recorded.rows().get(place)).is_some_and(|d| d != REMOVED);
+    let wanted = recorded.rows().keys().chain(new);
+    let wanted = wanted.filter(|place| is_there(place) && !is_quarantined(snapshot, place));
     are_equal && wanted.count() == count
 }
 

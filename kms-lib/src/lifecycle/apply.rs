@@ -85,6 +85,7 @@ impl Context<'_> {
             Command::WithdrawGrant(id, cascade) => self.withdraw_grant(*id, *cascade),
             Command::CreateCredential(new) => self.create_credential(new),
             Command::WithdrawCredential(id) => self.withdraw_credential(*id),
+            Command::RemoveCredentials => Ok(self.remove_credentials()),
             Command::Quarantine(rows) => Ok(self.quarantine(rows)),
             Command::Release(rows) => Ok(self.release(rows)),
             Command::AddRootKey(new) => self.add_root_key(&new.root),

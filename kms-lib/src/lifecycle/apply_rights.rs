@@ -1,7 +1,7 @@
 //! Transitions of grants, credentials and the quarantine.
 
 use super::apply::{Context, missing};
-use super::command::{CheckedCredential, CheckedGrant, NewQuarantined, Released};
+use super::command::{CheckedCredential, CheckedGrant, ENDED_TOKEN_DAYS, NewQuarantined, REMOVED_AT_ONCE, Released};
 use crate::grants::is_in_force;
 use crate::types::actor::Role;
 use crate::types::change::Change;
@@ -111,6 +111,7 @@ impl Context<'_> {
             created_at: self.now,
             expires_at: new.expires_at,
             withdrawn_at: None,
+            removal: None,
             revision: self.revision,
         })])
     }
@@ -119,6 +120,19 @@ impl Context<'_> {
         let credential = self.view.credential(id).ok_or_else(|| missing("credential"))?;
         let withdrawn = Credential { withdrawn_at: Some(self.now), revision: self.revision, ..credential.clone() };
         Ok(vec![Change::UpdateCredential(withdrawn)])
+    }
+
+    /// Removes credentials that ended long ago, all before one that stays and says so.
+    pub(super) fn remove_credentials(&self) -> Vec<Change> {
+        let before = self.now.minus_days(ENDED_TOKEN_DAYS);
+        let mut ended = Vec::new();
+        self.view.ended_credentials(before, REMOVED_AT_ONCE + 1, &mut |credential| ended.push(credential.clone()));
+        ended.truncate(REMOVED_AT_ONCE + 1);
+        let Some(oldest) = ended.pop().filter(|_| !ended.is_empty()) else { return Vec::new() };
+        let oldest = Credential { removal: Some(self.revision), revision: self.revision, ..oldest };
+        std::iter::once(Change::UpdateCredential(oldest))
+            .chain(ended.into_iter().map(Change::RemoveCredential))
+            .collect()
     }
 
     /// Skips rows that another process has already quarantined.

@@ -18,6 +18,11 @@ use crate::types::quarantine::{EntityRow, EntityTable, Quarantined};
 use crate::types::root_key::{RootKeyGeneration, ServiceKeyKind, Wrapped, generations_of};
 use crate::types::time::Timestamp;
 
+/// The number of credentials that one command removes.
+pub const REMOVED_AT_ONCE: usize = 64;
+/// The number of days for which a token that expired or was revoked is kept.
+pub const ENDED_TOKEN_DAYS: u32 = 30;
+
 /// A key to be created, with validated attributes.
 #[derive(Clone, Debug)]
 pub struct CheckedKey {
@@ -288,6 +293,8 @@ pub enum Command {
     CreateCredential(Box<CheckedCredential>),
     /// Withdraw a credential, so that its token no longer authenticates.
     WithdrawCredential(CredentialId),
+    /// Remove some credentials that ended long ago, the longest ago first.
+    RemoveCredentials,
     /// Quarantine rows that do not match the log.
     Quarantine(Vec<NewQuarantined>),
     /// Release rows from the quarantine. Each is stored in the state that the log has of it.
@@ -366,6 +373,7 @@ impl Command {
             | Self::CancelDeletion(_)
             | Self::PutGrant(_)
             | Self::CreateCredential(_)
+            | Self::RemoveCredentials
             | Self::ReplaceSigningKey(_)
             | Self::Release(_)
             | Self::AddRootKey(_)
@@ -389,6 +397,7 @@ impl Command {
         match self {
             Self::Trim(_, versions) => versions.len(),
             Self::EraseMaterial(_, range) | Self::DestroyKey(_, range) => in_range(*range),
+            Self::RemoveCredentials => REMOVED_AT_ONCE,
             Self::Quarantine(rows) => rows.len(),
             Self::Release(rows) => rows.len(),
             Self::AddRootKey(new) => new.wrappings.len(),

@@ -15,8 +15,9 @@ pub use apply::{Context, apply};
 pub use apply_import::import_grantor;
 pub use apply_root_keys::leaked_service_keys;
 pub use command::{
-    CheckedCredential, CheckedGrant, CheckedKey, CheckedWrapping, Command, KeyEdit, NewGeneration, NewIntegrityKey,
-    NewQuarantined, NewSigningKey, NewWrapping, Released, ResealedRow, Resealing, RetirementCheck, Wrapping,
+    CheckedCredential, CheckedGrant, CheckedKey, CheckedWrapping, Command, ENDED_TOKEN_DAYS, KeyEdit, NewGeneration,
+    NewIntegrityKey, NewQuarantined, NewSigningKey, NewWrapping, Released, ResealedRow, Resealing, RetirementCheck,
+    Wrapping,
 };
 pub use imported::{
     ImportFinalization, ImportRotation, ImportRun, ImportedGrant, ImportedGrants, ImportedKey, ImportedMaterial,

@@ -137,6 +137,7 @@ pub fn permits<'v>(
         | Operation::ReplaceSigningKey
         | Operation::CreateCredential
         | Operation::WithdrawCredential { .. }
+        | Operation::RemoveCredentials
         | Operation::ReadCredentials
         | Operation::Import
         | Operation::ManageRootKeys

@@ -163,6 +163,7 @@ fn permission_for(view: &dyn CatalogView, operation: &Operation, key: Option<Key
         | Operation::ReplaceSigningKey
         | Operation::CreateCredential
         | Operation::WithdrawCredential { .. }
+        | Operation::RemoveCredentials
         | Operation::ReadCredentials
         | Operation::Import
         | Operation::ManageRootKeys
@@ -186,6 +187,7 @@ fn permitted(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> Resul
         | Operation::AcknowledgeClock
         | Operation::ReplaceSigningKey
         | Operation::CreateCredential
+        | Operation::RemoveCredentials
         | Operation::ReadCredentials
         | Operation::Import
         | Operation::ManageRootKeys

@@ -12,8 +12,9 @@ use super::listing::{Slice, page};
 use super::refusal::refusal;
 use super::requests::{NewToken, Page, Paging};
 use super::{Session, Shared};
+use crate::catalog::Trust;
 use crate::ledger::Details;
-use crate::lifecycle::{CheckedCredential, Command};
+use crate::lifecycle::{CheckedCredential, Command, ENDED_TOKEN_DAYS};
 use crate::types::actor::{Actor, Role};
 use crate::types::attempt::Operation;
 use crate::types::audit::Action;
@@ -168,6 +169,34 @@ impl Session {
             once: once.clone(),
         };
         self.do_once(once, None, self.change(intent, Command::WithdrawCredential(id))).await.map(drop)
+    }
+
+    /// Removes the credentials that ended more than [`ENDED_TOKEN_DAYS`] ago but the last of them, in steps. Only the
+    /// scheduler calls this.
+    pub(crate) async fn remove_ended_credentials(&self) -> Result<()> {
+        while self.has_removable_credentials() {
+            let intent = Intent {
+                action: Action::CredentialRemove,
+                attempt: self.attempt(Operation::RemoveCredentials, None),
+                version: None,
+                details: Details::default(),
+                once: None,
+            };
+            let (changes, _) = self.change(intent, Command::RemoveCredentials).await?;
+            if changes.is_empty() {
+                // Another process was faster, or the clock of the database is behind.
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn has_removable_credentials(&self) -> bool {
+        let snapshot = self.shared.catalog.snapshot();
+        let before = self.shared.clock.now().minus_days(ENDED_TOKEN_DAYS);
+        let mut ended = 0;
+        snapshot.ended_credentials(before, 2, &mut |_| ended += 1);
+        ended == 2 && snapshot.trust() == Trust::Verified
     }
 
     /// Lists the credentials that are not revoked, by id. For admins and auditors.

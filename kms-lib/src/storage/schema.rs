@@ -47,7 +47,7 @@ const FIRST: &[&str] = &[
     "CREATE TABLE credentials (
         id {short_blob} NOT NULL PRIMARY KEY, principal {short_text} NOT NULL, role {short_text} NOT NULL,
         secret_hash {short_blob} NOT NULL, label {text}, created_at {int} NOT NULL, expires_at {int},
-        withdrawn_at {int}, revision {int} NOT NULL, seal {short_blob} NOT NULL)",
+        withdrawn_at {int}, removal {int}, revision {int} NOT NULL, seal {short_blob} NOT NULL)",
     "CREATE INDEX credentials_revision ON credentials (revision)",
     "CREATE INDEX grants_revision ON grants (revision)",
     "CREATE TABLE audit_logs (

@@ -113,6 +113,8 @@ pub enum Operation {
         /// The id of the credential.
         id: CredentialId,
     },
+    /// Remove credentials that ended long ago.
+    RemoveCredentials,
     /// List the credentials of access tokens.
     ReadCredentials,
     /// Make a backup, or compare one with the store.

@@ -121,6 +121,8 @@ named!(
         CredentialCreate = "CREDENTIAL_CREATE",
         /// A credential was revoked.
         CredentialWithdraw = "CREDENTIAL_WITHDRAW",
+        /// Credentials were removed that had ended long before.
+        CredentialRemove = "CREDENTIAL_REMOVE",
         /// A request for a list of credentials. Recorded only if refused.
         CredentialRead = "CREDENTIAL_READ",
         /// A request for audit records. Recorded only if refused.

@@ -1,4 +1,4 @@
-//! Changes: the rows that a transition inserts or replaces, in their new state.
+//! Changes: the rows that a transition inserts or replaces, in their new state, and those that it removes.
 
 use super::credential::Credential;
 use super::grant::Grant;
@@ -6,7 +6,7 @@ use super::key::{Key, KeyVersion, Material};
 use super::quarantine::Quarantined;
 use super::root_key::{RootKeyGeneration, ServiceKey, Wrapped};
 
-/// One row that is inserted or replaced.
+/// One row that is inserted, replaced or removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A new row of `keys`.
@@ -27,6 +27,8 @@ pub enum Change {
     InsertCredential(Credential),
     /// A changed row of `credentials`.
     UpdateCredential(Credential),
+    /// A credential that is removed.
+    RemoveCredential(Credential),
     /// A new entry of the quarantine.
     InsertQuarantined(Quarantined),
     /// A changed entry of the quarantine.

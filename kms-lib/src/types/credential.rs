@@ -23,6 +23,18 @@ pub struct Credential {
     pub expires_at: Option<Timestamp>,
     /// Time at which the credential was revoked.
     pub withdrawn_at: Option<Timestamp>,
+    /// The sequence number of the record that removed all credentials which ended before this one. Other processes
+    /// learn from this row what to drop, since a removed row has no revision that they could see.
+    pub removal: Option<u64>,
     /// The sequence number of the record of its last change.
     pub revision: u64,
+}
+
+impl Credential {
+    /// The time from which the token is refused, and the id, which orders credentials that end at the same time. None
+    /// if the credential does not end.
+    pub fn end(&self) -> Option<(Timestamp, CredentialId)> {
+        let end = [self.expires_at, self.withdrawn_at].into_iter().flatten().min()?;
+        Some((end, self.id))
+    }
 }

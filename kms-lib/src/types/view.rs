@@ -6,6 +6,7 @@ use super::ids::{CredentialId, GrantId, KeyId};
 use super::key::{Key, KeyVersion, VersionState};
 use super::quarantine::EntityTable;
 use super::root_key::{RootKeyGeneration, ServiceKey, ServiceKeyKind, ServiceKeyState};
+use super::time::Timestamp;
 
 /// Keys, versions, grants and credentials as of one revision: the catalog's snapshot or, while the ledger plans a
 /// batch, the snapshot with the changes that the batch has made so far.
@@ -34,6 +35,8 @@ pub trait CatalogView {
     fn some_grants(&self, principal: &str, at_most: usize, visit: &mut dyn FnMut(&Grant));
     /// The credential with this id, revoked or not.
     fn credential(&self, id: CredentialId) -> Option<&Credential>;
+    /// Calls `visit` with at most `at_most` credentials that ended before a time, the longest ago first.
+    fn ended_credentials(&self, before: Timestamp, at_most: usize, visit: &mut dyn FnMut(&Credential));
     /// Whether a credential exists or existed; revoked ones count.
     fn has_credentials(&self) -> bool;
     /// Calls `visit` with every generation of the root key, oldest first, including retired ones.

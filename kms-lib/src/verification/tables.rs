@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::wrappings::{self, Materials};
+use crate::audit::recorded::REMOVED;
 use crate::audit::verify::{ChangedRow, Fault, Finding};
 use crate::catalog::{Catalog, stands_for};
 use crate::envelope::{RowSet, Seals, row};
@@ -198,7 +199,7 @@ impl<'a> Comparison<'a> {
     /// Notes rows that a record created and that do not exist.
     fn note_missing(&mut self, catalog: &Catalog) {
         let snapshot = catalog.snapshot();
-        for change in self.recorded.values() {
+        for change in self.recorded.values().filter(|change| change.digest != REMOVED) {
             self.found.is_beyond_quarantine |= is_needed_whole(&change.table);
             let missing = altered(&change.table, &change.id, Some(change));
             self.found.altered.extend(missing.filter(|row| !snapshot.is_quarantined(row.table, row.id)));
@@ -210,7 +211,8 @@ impl<'a> Comparison<'a> {
     /// Notes unreadable rows: one that a record names is reported as missing, others as surplus.
     fn note_unreadable(&mut self, unreadable: BTreeMap<&'static str, u64>) {
         for (table, count) in unreadable {
-            let missing = self.recorded.keys().filter(|(of, _)| *of == table).count() as u64;
+            let is_missing = |change: &&&ChangedRow| change.table == table && change.digest != REMOVED;
+            let missing = self.recorded.values().filter(is_missing).count() as u64;
             if let Some(count) = count.checked_sub(missing).filter(|surplus| *surplus > 0) {
                 self.found.faults.push(Fault { seq: 0, finding: Finding::SurplusRows { table: table.into(), count } });
             }

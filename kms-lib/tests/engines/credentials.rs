@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::common::Place;
+use crate::common::{Place, admin, code};
 use kms_lib::{Action, Actor, AuditQuery, Clock, Context, ErrorCode, Kms, NewKey, NewToken, Paging, Role, Timestamp};
 
 #[tokio::test]
@@ -157,4 +157,88 @@ async fn the_first_token_is_made_once() {
     let details: Vec<&str> = details.collect();
     assert!(details.len() == 1 && details[0].contains(r#""label":"first token""#), "{details:?}");
     kms.close().await.unwrap();
+}
+
+/// The last record of a removal, and the number of rows that are left.
+async fn removals(place: &Place, session: &kms_lib::Session) -> (usize, i64) {
+    let query = AuditQuery::new().action(Action::CredentialRemove);
+    let records = session.list_audit(&query, &Paging::new(100)).await.unwrap().items;
+    (records.len(), place.number("SELECT COUNT(*) FROM credentials").await)
+}
+
+/// Tokens that ended long ago are removed in steps, on every node, while both nodes keep writing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_that_ended_long_ago_are_removed() {
+    let place = Place::new();
+    let (kms, other) = (place.open().await, place.open().await);
+    let (session, of_other) = (admin(&kms), admin(&other));
+    session.create_key(NewKey::aes("k")).await.unwrap();
+    let mut tokens = Vec::new();
+    for n in 0..150i64 {
+        let new = NewToken::new("night", Role::App).expires_at(place.now().plus_days(1).plus_seconds(n as u32 / 10));
+        tokens.push(session.create_token(new).await.unwrap());
+    }
+    let lasting = session.create_token(NewToken::new("day", Role::Admin)).await.unwrap();
+    let withdrawn = session.create_token(NewToken::new("day", Role::Admin)).await.unwrap();
+    session.revoke_credential(withdrawn.credential.id).await.unwrap();
+    assert!(other.authenticate(&tokens[0].token).await.is_ok());
+    // They are kept for thirty days after their end.
+    place.pass_days(30);
+    kms.run_scheduler().await.unwrap();
+    let (records, rows) = removals(&place, &session).await;
+    assert_eq!((records, rows), (0, 152));
+    let copy = place.is_a_file().then(|| {
+        let new = Place::in_a_file();
+        for ending in ["", "-wal"] {
+            let from = format!("{}{ending}", place.file().display());
+            std::fs::copy(from, format!("{}{ending}", new.file().display())).unwrap();
+        }
+        new
+    });
+    place.pass_days(2);
+    kms.run_scheduler().await.unwrap();
+    // 151 tokens ended; the one that ended last stays. One step removes 64.
+    let (records, rows) = removals(&place, &session).await;
+    assert_eq!((records, rows), (3, 2));
+    // The other node follows: it drops the rows and keeps writing, and the row commitment of both is the same.
+    assert_eq!(other.authenticate(&tokens[0].token).await.unwrap_err().code(), ErrorCode::NotAuthenticated);
+    of_other.encrypt("k", b"x", &Context::new()).await.unwrap();
+    of_other.rotate_key("k", None).await.unwrap();
+    session.rotate_key("k", None).await.unwrap();
+    let error = session.revoke_credential(tokens[5].credential.id).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::CredentialNotFound);
+    assert!(kms.authenticate(&lasting.token).await.is_ok() && other.authenticate(&lasting.token).await.is_ok());
+    assert_eq!(of_other.list_credentials(&Paging::new(10)).await.unwrap().items.len(), 2);
+    // Nothing is removed twice, and the store still knows that it had tokens.
+    other.run_scheduler().await.unwrap();
+    assert_eq!(removals(&place, &session).await, (3, 2));
+    assert_eq!(code(session.create_first_token(NewToken::new("x", Role::Admin)).await), ErrorCode::Conflict);
+    // Later ones are removed, too, and the row that stayed.
+    let last = of_other.create_token(NewToken::new("night", Role::App)).await.unwrap();
+    of_other.revoke_credential(last.credential.id).await.unwrap();
+    place.pass_days(31);
+    other.run_scheduler().await.unwrap();
+    assert_eq!(removals(&place, &session).await, (4, 2));
+    for session in [&session, &of_other] {
+        session.rotate_key("k", None).await.unwrap();
+        let report = session.verify_audit().await.unwrap();
+        assert!(report.ok, "{:?}", report.faults);
+    }
+    kms.close().await.unwrap();
+    other.close().await.unwrap();
+    let kms = place.open().await;
+    assert!(admin(&kms).verify_audit().await.unwrap().ok);
+    assert_eq!(admin(&kms).list_credentials(&Paging::new(10)).await.unwrap().items.len(), 1);
+    kms.close().await.unwrap();
+    // A removed row that is put back is noticed.
+    if let Some(copy) = copy {
+        let sql = "INSERT INTO credentials SELECT * FROM old.credentials o WHERE o.withdrawn_at IS NULL
+                   AND o.expires_at IS NOT NULL AND o.id NOT IN (SELECT id FROM credentials) LIMIT 1";
+        place.tamper(&format!("ATTACH '{}' AS old; {sql}", copy.file().display())).await;
+        let kms = place.open().await;
+        let report = admin(&kms).verify_audit().await.unwrap();
+        assert!(!report.ok && report.faults[0].to_string().contains("credentials"), "{:?}", report.faults);
+        assert_eq!(kms.authenticate(&tokens[0].token).await.unwrap_err().code(), ErrorCode::NotAuthenticated);
+        kms.close().await.unwrap();
+    }
 }

@@ -55,10 +55,46 @@ impl Snapshot {
                 row::grant(&grant).ok()
             }
             EntityTable::Credentials => {
-                self.standing.remove(&CredentialId::from_bytes(id));
-                self.credentials.remove(&CredentialId::from_bytes(id)).as_ref().map(row::credential)
+                self.take_out_credential(CredentialId::from_bytes(id)).as_ref().map(row::credential)
             }
         }
+    }
+
+    fn take_out_credential(&mut self, id: CredentialId) -> Option<Credential> {
+        let credential = self.credentials.remove(&id)?;
+        self.standing.remove(&id);
+        if let Some(end) = credential.end() {
+            self.ends.remove(&end);
+        }
+        Some(credential)
+    }
+
+    /// Notes that all credentials that ended before this one are removed, if its row says so. Rows of a first load are
+    /// exact: one that was put back must stay, so that the row commitment reveals it. Otherwise they are dropped.
+    pub(in crate::catalog) fn note_oldest(&mut self, id: CredentialId, is_first_load: bool, seals: &Seals) {
+        let oldest = self.credentials.get(&id);
+        let Some((end, removal)) = oldest.and_then(|oldest| Some((oldest.end()?, oldest.removal?))) else { return };
+        if self.oldest.is_some_and(|(_, known)| known >= removal) {
+            return;
+        }
+        self.oldest = Some((end, removal));
+        if is_first_load {
+            return;
+        }
+        let before: Vec<CredentialId> = self.ends.range(..end).map(|(_, id)| *id).collect();
+        for id in before {
+            if self.credentials.get(&id).is_some_and(|credential| credential.revision < removal)
+                && let Some(credential) = self.take_out_credential(id)
+            {
+                self.rows.toggle(seals, &row::credential(&credential));
+            }
+        }
+    }
+
+    /// Whether a credential was removed, as a row says that was read before: this one was read earlier, and late.
+    fn is_removed(&self, credential: &Credential) -> bool {
+        let Some((oldest, removal)) = self.oldest else { return false };
+        credential.revision < removal && credential.end().is_some_and(|end| end < oldest)
     }
 
     /// Uses no row, not even of later reads: without a verified commitment, a row may be an outdated one, from before a
@@ -69,6 +105,7 @@ impl Snapshot {
         self.rights = Rights::default();
         self.credentials.clear();
         self.standing.clear();
+        self.ends.clear();
     }
 
     /// The name of the key of a scope, if its row is in the snapshot.
@@ -107,7 +144,10 @@ impl Snapshot {
             }
             Change::InsertCredential(credential) | Change::UpdateCredential(credential) => {
                 self.put_credential(Folded::new(credential.clone(), &row::credential(credential), seals), seals);
+                self.note_oldest(credential.id, false, seals);
             }
+            // The change of the row that is the oldest from now on has dropped it.
+            Change::RemoveCredential(_) => {}
             Change::InsertQuarantined(entry) | Change::UpdateQuarantined(entry) => {
                 self.put_quarantined(entry.clone(), seals);
             }
@@ -237,7 +277,12 @@ impl Snapshot {
         if self.trust == Trust::Refused || self.is_kept_out(EntityTable::Credentials, credential.id.as_bytes()) {
             return;
         }
-        if self.credentials.get(&credential.id).is_none_or(|present| present.revision < credential.revision) {
+        let present = self.credentials.get(&credential.id);
+        if present.is_none_or(|present| present.revision < credential.revision) && !self.is_removed(&credential) {
+            if let Some(end) = present.and_then(Credential::end) {
+                self.ends.remove(&end);
+            }
+            self.ends.extend(credential.end());
             if credential.withdrawn_at.is_none() {
                 self.standing.insert(credential.id);
             } else {

@@ -75,7 +75,11 @@ impl Planner<'_> {
         }
         let context = crate::lifecycle::Context {
             view: &self.overlay,
-            now: if matches!(command, Command::Trim(..)) { self.place.surely } else { now },
+            now: if matches!(command, Command::Trim(..) | Command::RemoveCredentials) {
+                self.place.surely
+            } else {
+                now
+            },
             revision: self.plan.head.seq + 1,
             default_grace_days: self.place.default_grace_days,
             versions_max: self.place.versions_max,

@@ -1,6 +1,7 @@
 //! Details of a change's record that make the change replayable.
 
 use super::super::details::Details;
+use crate::audit::recorded::REMOVED;
 use crate::catalog::change_row;
 use crate::envelope::row;
 use crate::lifecycle::Command;
@@ -67,8 +68,8 @@ pub(super) fn replay_details(command: &Command, changes: &[Change]) -> Result<De
     Ok(details)
 }
 
-/// The rows a record changes, each with the SHA-256 of the row afterwards, so that a verification can compare the
-/// tables with the log.
+/// The rows a record changes, each with the SHA-256 of the row afterwards, or nothing if it was removed, so that a
+/// verification can compare the tables with the log.
 pub fn changed_rows(changes: &[Change]) -> Result<String> {
     let mut json = String::from("[");
     for change in changes {
@@ -78,7 +79,9 @@ pub fn changed_rows(changes: &[Change]) -> Result<String> {
                 ("key_versions", v.id.to_string())
             }
             Change::InsertGrant(grant) | Change::UpdateGrant(grant) => ("grants", grant.id.to_string()),
-            Change::InsertCredential(c) | Change::UpdateCredential(c) => ("credentials", c.id.to_string()),
+            Change::InsertCredential(c) | Change::UpdateCredential(c) | Change::RemoveCredential(c) => {
+                ("credentials", c.id.to_string())
+            }
             Change::InsertQuarantined(entry) | Change::UpdateQuarantined(entry) => ("quarantine", entry.id.to_string()),
             Change::InsertRootKey(root) | Change::UpdateRootKey(root) => ("root_keys", root.id.to_string()),
             Change::InsertServiceKey(key, _) | Change::UpdateServiceKey(key) => ("service_keys", key.id.to_string()),
@@ -86,7 +89,10 @@ pub fn changed_rows(changes: &[Change]) -> Result<String> {
         if json.len() > 1 {
             json.push(',');
         }
-        let digest = hex(&row::digest(&change_row(change)?));
+        let digest = match change {
+            Change::RemoveCredential(_) => REMOVED.to_owned(),
+            _ => hex(&row::digest(&change_row(change)?)),
+        };
         json.push_str(&format!("[\"{table}\",\"{id}\",\"{digest}\"]"));
     }
     json.push(']');

@@ -75,6 +75,7 @@ impl CatalogView for Rows {
     fn is_quarantined(&self, _: EntityTable, _: [u8; 16]) -> bool {
         false
     }
+    fn ended_credentials(&self, _: Timestamp, _: usize, _: &mut dyn FnMut(&Credential)) {}
     fn has_credentials(&self) -> bool {
         !self.credentials.is_empty()
     }

@@ -280,6 +280,7 @@ fn every_decision_checks_the_credential() {
         created_at: EARLIER,
         expires_at: Some(LATER),
         withdrawn_at: None,
+        removal: None,
         revision: 1,
     };
     let actor = admin().with_credential(id);

@@ -29,7 +29,7 @@ const GRANT: &str = "principal, role, key_id, allowed_ops, conditions, created_a
                      grantor_role, granted_through, cascaded, revision, seal, id";
 
 const CREDENTIAL: &str =
-    "principal, role, secret_hash, label, created_at, expires_at, withdrawn_at, revision, seal, id";
+    "principal, role, secret_hash, label, created_at, expires_at, withdrawn_at, removal, revision, seal, id";
 
 const QUARANTINED: &str = "entity_table, row_id, key_id, key_name, created_at, released_at, revision, seal, id";
 
@@ -76,7 +76,7 @@ pub async fn credentials_since(
     revision: Option<u64>,
 ) -> Result<Vec<Sealed<Credential>>> {
     let sql = format!("SELECT {CREDENTIAL} FROM credentials WHERE revision > ?");
-    since(connection, &sql, revision, 9, 8, read_credential).await
+    since(connection, &sql, revision, 10, 9, read_credential).await
 }
 
 /// Reads the entries of the quarantine that changed after a revision.
@@ -135,7 +135,7 @@ pub async fn by_id(
         EntityTable::Credentials => {
             let sql = format!("SELECT {CREDENTIAL} FROM credentials WHERE id = ?");
             let read = |row: &dyn Row| read_credential(row).map(EntityRow::Credential);
-            select(connection, sql.into(), values, Place { id: 9, seal: 8 }, read).await
+            select(connection, sql.into(), values, Place { id: 10, seal: 9 }, read).await
         }
     }?;
     Ok(rows.into_iter().next())
@@ -214,8 +214,9 @@ fn read_credential(row: &dyn Row) -> Result<Credential> {
         created_at: row.time(4)?,
         expires_at: row.time_opt(5)?,
         withdrawn_at: row.time_opt(6)?,
-        revision: row.unsigned(7)?,
-        id: CredentialId::from_slice(row.blob(9)?)?,
+        removal: row.unsigned_opt(7)?,
+        revision: row.unsigned(8)?,
+        id: CredentialId::from_slice(row.blob(10)?)?,
     })
 }
 

@@ -59,6 +59,10 @@ pub async fn write(connection: &mut dyn Connection, change: Change, seals: RowSe
         Change::UpdateCredential(c) => {
             update(connection, "credentials", CREDENTIAL, credential_values(&c, seal)).await?
         }
+        Change::RemoveCredential(c) => {
+            let sql = "DELETE FROM credentials WHERE id = ? AND revision = ?";
+            connection.execute(sql.into(), vec![c.id.as_bytes().into(), c.revision.into()]).await?
+        }
         Change::InsertQuarantined(entry) => {
             insert(connection, "quarantine", QUARANTINED, quarantined_values(&entry, seal)).await?
         }
@@ -186,6 +190,7 @@ fn credential_values(credential: &Credential, seal: [u8; 32]) -> Vec<Value> {
         credential.created_at.into(),
         credential.expires_at.into(),
         credential.withdrawn_at.into(),
+        credential.removal.into(),
         credential.revision.into(),
         (&seal).into(),
         credential.id.as_bytes().into(),
