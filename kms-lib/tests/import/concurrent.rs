@@ -1,4 +1,4 @@
-//! Several importers at once, and an importer that goes on when its time is over.
+//! Tests of concurrent importers, and of an importer that continues after another one has begun.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -13,8 +13,8 @@ use crate::common::{admin, code, whole_log};
 use crate::runs::multiply;
 use crate::{Original, import, locked, original, place, server};
 
-/// A proxy in front of a port of this machine that holds back what the server says behind so many bytes while it is
-/// closed. Answers its port.
+/// A proxy in front of a port of this machine. While it is closed, it holds back the server's data after this many
+/// bytes. Returns its port.
 fn holding(server: u16, is_closed: Arc<AtomicBool>, open_bytes: usize) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -37,14 +37,14 @@ fn holding(server: u16, is_closed: Arc<AtomicBool>, open_bytes: usize) -> u16 {
     port
 }
 
-/// An import that waits in the middle.
+/// An import that waits halfway.
 struct Stale {
     is_closed: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<Result<kms_lib::ImportReport, kms_lib::Error>>,
 }
 
 impl Stale {
-    /// Begins an import that waits behind so many bytes of its source if it is closed.
+    /// Begins an import that waits after this many bytes of its source while it is closed.
     fn start(kms: &Kms, original: &Original, is_closed: bool, open_bytes: usize) -> Self {
         let is_closed = Arc::new(AtomicBool::new(is_closed));
         let port = locked(server().unwrap()).port();
@@ -56,7 +56,7 @@ impl Stale {
         Self { is_closed, task }
     }
 
-    /// Begins an import of a source with some hundred keys, of which some have come over.
+    /// Begins an import of a source with some hundred keys, some of which are imported.
     async fn begin(kms: &Kms, original: &Original) -> Self {
         let stale = Self::start(kms, original, false, 0);
         let session = admin(kms);
@@ -67,7 +67,7 @@ impl Stale {
         stale
     }
 
-    /// Lets it go on; how it ends.
+    /// Lets the import continue and returns its result.
     async fn end(self) -> ErrorCode {
         assert!(!self.task.is_finished(), "it did not wait");
         self.is_closed.store(false, Ordering::SeqCst);
@@ -76,14 +76,14 @@ impl Stale {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_another_one_overtook_writes_nothing_more() {
+async fn a_superseded_run_writes_nothing_more() {
     let original = original!("clean");
     multiply(&original, 300);
     let place = place();
     let kms = place.open().await;
     let session = admin(&kms);
     let stale = Stale::begin(&kms, &original).await;
-    // The stale run has read the source before this.
+    // The superseded run read the source before this change.
     original.sql(
         "UPDATE `keys` SET state = 'DISABLED' WHERE name = 'minted-1'; DELETE FROM grants WHERE principal = 'svc-any'",
     );
@@ -97,22 +97,22 @@ async fn a_run_that_another_one_overtook_writes_nothing_more() {
     let records = whole_log(&session).await.split_off(before);
     let changed = records.iter().filter(|record| record.status == "SUCCESS" && record.action != "IMPORT_END").count();
     assert_eq!(changed, 0, "{records:?}");
-    // The run that went through is still the latest: the next one finds nothing to do.
+    // The completed run is still the latest, and the next one finds nothing to do.
     let again = import(&kms, &original, &ImportJob::default()).await;
     assert_eq!((again.keys.updated, again.grants.imported), (0, 0), "{again:?}");
     assert!(session.verify_audit().await.unwrap().ok);
     kms.close().await.unwrap();
 }
 
-/// A run that read the source before another one did, and begins to write after it, reads it again.
+/// A run that read the source before another run, and begins to write after it, reads the source again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_begins_last_knows_what_the_one_before_it_knew() {
+async fn a_run_that_begins_last_reads_the_latest_state() {
     let original = original!("clean");
     multiply(&original, 300);
     let place = place();
     let kms = place.open().await;
     let session = admin(&kms);
-    // It waits while the master secret is checked: in its first snapshot, and without having begun.
+    // The run waits during the check of the master secret: in its first snapshot, before it begins.
     let stale = Stale::start(&kms, &original, true, 12_000);
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(whole_log(&session).await.iter().all(|record| record.action != "IMPORT_START"));
@@ -166,7 +166,7 @@ async fn nothing_is_written_once_the_import_is_finalized() {
     original.sql("DELETE FROM grants WHERE principal = 'svc-any'");
     let report = import(&kms, &original, &ImportJob::default().finalize(true)).await;
     assert!(report.finalized, "{report:?}");
-    // A key of the store's own now.
+    // The key belongs to this store now.
     session.disable_key("minted-1").await.unwrap();
     assert_eq!(stale.end().await, ErrorCode::ImportSuperseded);
     assert_eq!(session.get_key("minted-1").await.unwrap().state, KeyState::Disabled);
@@ -175,9 +175,9 @@ async fn nothing_is_written_once_the_import_is_finalized() {
     kms.close().await.unwrap();
 }
 
-/// Many at once: at most one goes through each time, and what is there is what the source has.
+/// Of many concurrent importers, at most one succeeds each time, and the store has the state of the source.
 #[tokio::test(flavor = "multi_thread")]
-async fn many_importers_at_once_leave_what_one_would() {
+async fn concurrent_importers_leave_the_state_of_the_source() {
     let original = original!("forked");
     let place = place();
     let kms = place.open().await;
@@ -200,7 +200,7 @@ async fn many_importers_at_once_leave_what_one_would() {
     kms.close().await.unwrap();
 }
 
-/// The import of a log alone ends too.
+/// An import of a log without keys can be finalized.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_alone_is_finalized() {
     let log = crate::legacy("format0.json");

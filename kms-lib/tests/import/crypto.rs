@@ -1,4 +1,4 @@
-//! What the original encrypted and signed, with the imported keys.
+//! Tests of imported keys with the ciphertexts and signatures of the original.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,7 +16,7 @@ fn key(value: &Value) -> KeyId {
     value["keyId"].as_str().unwrap().parse().unwrap()
 }
 
-/// Decrypts every ciphertext and verifies every signature that the original's API answered; but for those of revoked
+/// Decrypts every ciphertext and verifies every signature that the original's API returned, except those of revoked
 /// versions.
 async fn check_all(kms: &Kms, original: &Original) {
     let session = admin(kms);
@@ -41,7 +41,7 @@ async fn check_all(kms: &Kms, original: &Original) {
         assert_eq!(opened.version, version);
         let batch = session.decrypt_batch(&[item(), item()]).await.unwrap();
         assert!(batch.iter().all(|one| one.as_ref().unwrap().plaintext == opened.plaintext));
-        // With another context it does not authenticate.
+        // With another context, authentication fails.
         if iv.is_some() {
             let mut other = item();
             other.imported_aad = Some("{\"tenant\":\"other\"}");
@@ -64,7 +64,7 @@ async fn check_all(kms: &Kms, original: &Original) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_that_the_original_made_can_be_read() {
+async fn everything_from_the_original_can_be_decrypted_and_verified() {
     for name in ["clean", "forked"] {
         let original = original!(name);
         let place = place();
@@ -76,7 +76,7 @@ async fn everything_that_the_original_made_can_be_read() {
         let session = admin(&kms);
         assert!(session.verify_audit().await.unwrap().ok);
         kms.close().await.unwrap();
-        // Another process reads the same from the store.
+        // Another process has the same results.
         let kms = place.open().await;
         check_all(&kms, &original).await;
         kms.close().await.unwrap();
@@ -134,25 +134,25 @@ async fn imported_versions_neither_encrypt_nor_sign_until_the_keys_are_rotated()
     assert_eq!(code(session.encrypt("aes256_gcm-1-0", b"x", &context).await), ErrorCode::WrongState);
     let algorithm = SignatureAlgorithm::RsaPkcs1Sha256;
     assert_eq!(code(session.sign("rsa_2048-1-1", b"x", algorithm).await), ErrorCode::WrongState);
-    // Until the import is finalized, the source decides.
+    // Until the import is finalized, the source controls the keys.
     assert_eq!(code(session.rotate_key("aes256_gcm-1-0", None).await), ErrorCode::ImportOpen);
     let report = import(&kms, &original, &ImportJob::default().rotate(true)).await;
     assert_eq!((report.keys_rotated, report.keys_to_rotate), (4, 0));
     let sealed = session.encrypt("aes256_gcm-1-0", b"x", &context).await.unwrap();
     assert_eq!(session.decrypt(&sealed.ciphertext, &context).await.unwrap().plaintext.as_slice(), b"x");
     session.sign("rsa_2048-1-1", b"x", algorithm).await.unwrap();
-    // What the original made is read as before, and its versions got no window.
+    // The original's ciphertexts decrypt as before, and the rotation set no end for the imported versions.
     check_all(&kms, &original).await;
     let former = session.get_version("aes256_gcm-1-0", 2).await.unwrap();
     assert_eq!((former.state, former.not_after), (VersionState::Disabled, None));
-    // The newest imported version is meant by a ciphertext that names none.
+    // A ciphertext without a version number decrypts with the newest imported version.
     let (raw, aad) =
         original.list("ciphertexts").iter().zip(&original.aads).find(|(it, _)| it["version"] == 2).unwrap();
     let (ciphertext, iv, tag) = (bytes(&raw["ciphertext"]).unwrap(), bytes(&raw["iv"]), bytes(&raw["authTag"]));
     let mut item = DecryptItem::imported(key(raw), &ciphertext, aad.as_deref());
     (item.iv, item.auth_tag) = (iv.as_deref(), tag.as_deref());
     assert_eq!(session.decrypt_item(item.clone()).await.unwrap().version, 2);
-    // A version of this store's own made no such ciphertext.
+    // A version created in this store is not tried for such a ciphertext.
     let own = sealed.version;
     assert_eq!(code(session.decrypt_item(item.clone().version(own)).await), ErrorCode::InvalidCiphertext);
     assert_eq!(code(session.decrypt_item(item.version(77)).await), ErrorCode::VersionNotFound);
@@ -161,9 +161,9 @@ async fn imported_versions_neither_encrypt_nor_sign_until_the_keys_are_rotated()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_purpose_of_a_key_does_not_bind_what_the_original_made_with_it() {
+async fn the_purpose_of_an_imported_key_is_not_enforced_for_old_data() {
     let original = original!("clean");
-    // The original enforced no purpose: these have encrypted, and that one has signed.
+    // The original did not enforce the purpose: the signing keys encrypted, and the encryption key signed.
     original.sql("UPDATE `keys` SET purpose = IF(purpose = 'SIGNING', 'ENCRYPTION', 'SIGNING')");
     let place = place();
     let kms = place.open().await;

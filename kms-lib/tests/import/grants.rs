@@ -1,4 +1,4 @@
-//! Grants: what they allow here, and which of them come over denied.
+//! Tests of imported grants: the permissions that they give, and which of them are imported as denials.
 
 use kms_lib::{
     Actor, Context, ErrorCode, ImportFindingKind, ImportJob, Kms, NewGrant, NewKey, Permission, Role, Session,
@@ -37,7 +37,7 @@ async fn known_grants_allow_and_unknown_conditions_deny() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn principals_that_mean_something_else_here_come_over_denied() {
+async fn principals_with_another_meaning_here_are_imported_as_denials() {
     let original = original!("clean");
     let long = "p".repeat(128);
     let principals =
@@ -62,7 +62,7 @@ async fn principals_that_mean_something_else_here_come_over_denied() {
         let read = app(&kms, principal).get_key(KEY).await;
         assert_eq!(read.is_ok(), allowed, "{principal}");
     }
-    // The report shows nothing that deceives.
+    // The report shows no deceptive characters.
     assert!(report.findings.iter().all(|it| !it.text.contains('\u{202e}')), "{report:?}");
     assert!(admin(&kms).verify_audit().await.unwrap().ok);
     let again = import(&kms, &original, &ImportJob::default().fold_principals(true)).await;
@@ -70,9 +70,9 @@ async fn principals_that_mean_something_else_here_come_over_denied() {
     kms.close().await.unwrap();
 }
 
-/// What the source takes away in a form that cannot be taken over is taken away here too.
+/// A grant that is narrowed at the source in a form that cannot be imported is withdrawn here.
 #[tokio::test(flavor = "multi_thread")]
-async fn grants_that_become_unusable_at_the_source_end_here() {
+async fn grants_that_cannot_be_imported_any_more_are_withdrawn() {
     let original = original!("clean");
     let changes = ["allowed_ops = '[]'", "allowed_ops = '[\"fly\"]'", "key_id = 'gone'", "allowed_ops = '{}'"];
     for n in 0..changes.len() {
@@ -98,7 +98,7 @@ async fn grants_that_become_unusable_at_the_source_end_here() {
     kms.close().await.unwrap();
 }
 
-/// A grant allows nothing that it did not allow at the source.
+/// An imported grant allows no more than it allowed at the source.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_grant_reaches_further_than_at_the_source() {
     let original = original!("clean");
@@ -120,9 +120,9 @@ async fn no_grant_reaches_further_than_at_the_source() {
     kms.close().await.unwrap();
 }
 
-/// Neither does one that was here before and allowed less: what it gains at the source is decided anew.
+/// A grant that was imported before and gains permissions at the source is decided again.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_grant_gains_keys_of_other_origin() {
+async fn no_grant_gains_keys_from_elsewhere() {
     let original = original!("clean");
     let add = |id: u32, principal: &str, key: &str| {
         original.sql(&format!(
@@ -160,13 +160,13 @@ async fn no_grant_gains_keys_of_other_origin() {
         for principal in ["on-a-key", "mallory", "other-name", "more", "Carol", "carol", "loosened"] {
             assert_eq!(code(app(&kms, principal).get_key(&own).await), ErrorCode::AccessDenied, "{principal}");
         }
-        // What was decided when it came over stays.
+        // The decision at the first import is kept.
         app(&kms, "as-it-was").get_key(&own).await.unwrap();
     }
     kms.close().await.unwrap();
 }
 
-/// Grants on all keys of one source cover the keys of another one too, which is said.
+/// A grant on all keys also covers the keys of a source that is imported later. The report lists it.
 #[tokio::test(flavor = "multi_thread")]
 async fn grants_of_another_source_on_all_keys_are_named() {
     let (first, second) = (original!("clean"), original!("forked"));
@@ -182,7 +182,7 @@ async fn grants_of_another_source_on_all_keys_are_named() {
     kms.close().await.unwrap();
 }
 
-/// Ids that differ in case only are one id here, also where the source tells them apart.
+/// Ids that differ only in case are one id here, even if the source distinguishes them.
 #[tokio::test(flavor = "multi_thread")]
 async fn ids_that_differ_in_case_are_one_id() {
     let original = original!("clean");
@@ -213,7 +213,7 @@ async fn ids_that_differ_in_case_are_one_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn grants_that_cannot_be_are_refused_and_named() {
+async fn malformed_grants_are_refused_and_listed() {
     let original = original!("clean");
     for (n, (key, ops)) in [
         ("not-a-key", "[\"read\"]"),
@@ -240,7 +240,7 @@ async fn grants_that_cannot_be_are_refused_and_named() {
     let changed: Vec<_> = report.findings.iter().filter(|it| it.kind == ImportFindingKind::GrantChanged).collect();
     assert!(changed.iter().any(|it| it.text.contains("fly")) && changed.len() >= 2, "{changed:?}");
     app(&kms, "app-5").get_key(KEY).await.unwrap();
-    // What an admin withdraws here is not brought back.
+    // A grant that an admin withdrew here is not restored.
     admin(&kms).revoke_grant("00000000-0000-4000-8000-000000000005".parse().unwrap()).await.unwrap();
     import(&kms, &original, &ImportJob::default()).await;
     assert_eq!(code(app(&kms, "app-5").get_key(KEY).await), ErrorCode::AccessDenied);

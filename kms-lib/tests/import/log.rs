@@ -1,4 +1,4 @@
-//! The original's log, from real dumps: every row, its order, and what is wrong with it.
+//! Tests of importing the original's log from real dumps: every row, the order, and the findings.
 
 use kms_lib::{ErrorCode, ImportJob, ImportReport, LegacyLog, Paging, Session};
 
@@ -7,7 +7,7 @@ use kms_test_support::{MariaDb, Server};
 use crate::common::{Place, admin, code, whole_log};
 use crate::{Memory, Original, import, is_alone, original, place};
 
-/// Imports in a dry run, and answers what is said of the log.
+/// Imports in a dry run, and returns the report about the log.
 async fn look(original: &Original) -> LegacyLog {
     let place = place();
     let kms = place.open().await;
@@ -35,13 +35,13 @@ async fn hashes(session: &Session) -> Vec<(String, String)> {
     }
 }
 
-/// How many records seal imported rows.
+/// The number of records that seal imported rows.
 async fn seals(session: &Session) -> usize {
     whole_log(session).await.iter().filter(|record| record.action == "LEGACY_IMPORT").count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_row_reproduces_and_comes_in_the_order_of_its_link() {
+async fn every_hash_is_reproduced_and_rows_follow_their_links() {
     for (name, is_forked) in [("clean", false), ("forked", true)] {
         let original = original!(name);
         let place = place();
@@ -72,7 +72,7 @@ const OTHER: &str = "33ad3cbd-123a-450e-97d5-6f15b86910eb";
 const NEW: &str = "ffffffff-0000-4000-8000-000000000000";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_altered_in_the_database_is_reported() {
+async fn alterations_in_the_database_are_reported() {
     let edit = |what: &str| format!("UPDATE audit_logs SET {what} WHERE id = '{ROW}'");
     let swap = format!(
         "UPDATE audit_logs a JOIN audit_logs b ON a.id = '{ROW}' AND b.id = '{OTHER}' \
@@ -105,9 +105,9 @@ async fn what_was_altered_in_the_database_is_reported() {
     }
 }
 
-/// What the original wrote while it went on is carried over by the next run.
+/// The next run imports the rows that the original wrote in the meantime.
 #[tokio::test(flavor = "multi_thread")]
-async fn later_rows_are_carried_over() {
+async fn later_rows_are_imported_by_the_next_run() {
     let original = original!("forked");
     let whole = look(&original).await;
     let later = "WHERE timestamp > '2026-11-23 18:28:32'";
@@ -128,7 +128,7 @@ async fn later_rows_are_carried_over() {
     kms.close().await.unwrap();
 }
 
-/// Text columns of another character set, and a server in another time zone.
+/// The text columns have another character set, and the server has another time zone.
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_the_character_set_nor_the_time_zone_matters_to_the_log() {
     let original = original!("clean");
@@ -140,13 +140,13 @@ async fn neither_the_character_set_nor_the_time_zone_matters_to_the_log() {
     assert_eq!((log.current_format, log.altered.count), (30, 0));
 }
 
-/// A server that is too small for a row of the log says so before anything is written, and what to set.
+/// If the store's server does not accept a row of the log, the run fails before it writes, and names the setting.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_the_stores_server_does_not_accept_ends_the_run_at_its_beginning() {
+async fn a_row_beyond_the_packet_limit_ends_the_run_before_it_writes() {
     let original = original!("clean");
     let Some(server) = MariaDb::try_new(&["--max-allowed-packet=1M"]) else { return };
     let place = Place::at(tempfile::tempdir().unwrap(), server.create_database());
-    // Half of it is quotation marks, which the stored form escapes: 900 KB become 1.35 MB.
+    // Half of the text is quotation marks, which the stored form escapes: 900 KB become 1.35 MB.
     original.sql(
         "UPDATE audit_logs SET details = CONCAT('{\"text\":\"', REPEAT('x', 450000), REPEAT('\\\\\"', 225000), '\"}') \
          WHERE id = (SELECT MAX(id) FROM audit_logs)",
@@ -178,7 +178,7 @@ async fn a_row_that_the_stores_server_does_not_accept_ends_the_run_at_its_beginn
     kms.close().await.unwrap();
 }
 
-/// A row as the original wrote it, as the values of an INSERT statement, with its hash.
+/// A row of the original with its hash, as the values of an INSERT statement.
 fn row(n: u32, prev: &str, text: &str) -> (String, String) {
     use sha2::{Digest, Sha256};
     let id = format!("{:08x}-0000-4000-8000-{n:012x}", n.wrapping_mul(2_654_435_761));
@@ -197,7 +197,7 @@ fn row(n: u32, prev: &str, text: &str) -> (String, String) {
     (values, hash)
 }
 
-/// Replaces the log by so many rows, of which every tenth is a branch. They come to 1.3 KB each.
+/// Replaces the log by this many rows of 1.3 KB, every tenth of which begins a fork.
 async fn fill(original: &Original, rows: u32) {
     use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection};
     let mut connection = MySqlConnection::connect(&original.url).await.unwrap();
@@ -219,7 +219,7 @@ async fn fill(original: &Original, rows: u32) {
     assert!(page.is_empty());
 }
 
-/// 100,000 rows: memory does not grow with what they say.
+/// Memory does not grow with the content of 100,000 rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_log_is_streamed() {
     if !is_alone("log::a_large_log_is_streamed") {

@@ -1,4 +1,4 @@
-//! The import of the data of Mini KMS on Node, from real dumps of its database on a private MariaDB server.
+//! Tests of the import from Mini KMS on Node, with real dumps of its database on a private MariaDB server.
 
 #![allow(clippy::unwrap_used)]
 
@@ -23,14 +23,14 @@ use kms_test_support::{MariaDb, Server};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// A server of all tests of this process; none if MariaDB is not installed.
+/// The server that all tests of this process share. None if MariaDB is not installed.
 fn server() -> Option<&'static Mutex<MariaDb>> {
     static SERVER: OnceLock<Option<Mutex<MariaDb>>> = OnceLock::new();
     SERVER.get_or_init(|| MariaDb::try_new(&[]).map(Mutex::new)).as_ref()
 }
 
 fn locked(server: &Mutex<MariaDb>) -> MutexGuard<'_, MariaDb> {
-    // A test that failed meanwhile leaves the server as it is.
+    // A failed test poisons the lock, but leaves the server usable.
     server.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -38,13 +38,13 @@ fn legacy(file: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/legacy").join(file)
 }
 
-/// A database of the original, with what its API answered.
+/// A database of the original, with the responses of its API.
 struct Original {
     url: String,
     database: String,
-    /// What its API answered, and its master secret.
+    /// The responses of its API, and its master secret.
     known: Value,
-    /// The ciphertexts with the additional data as it was sent: the order of its names counts.
+    /// The ciphertexts with the additional data as it was sent, because the order of names matters.
     aads: Vec<Option<String>>,
 }
 
@@ -74,7 +74,7 @@ impl Original {
     }
 
     fn source(&self) -> ImportSource {
-        // Nobody prints it.
+        // No output may contain it.
         common::output::secret(self.secret().as_bytes());
         ImportSource::parse(&self.url).unwrap().master_secret(self.secret())
     }
@@ -84,7 +84,7 @@ impl Original {
     }
 }
 
-/// The additional data of every ciphertext, as it stands in the file.
+/// The additional data of every ciphertext, with the bytes of the file.
 fn aads(known: &str) -> Vec<Option<String>> {
     #[derive(serde::Deserialize)]
     struct Known {
@@ -98,7 +98,7 @@ fn aads(known: &str) -> Vec<Option<String>> {
     known.ciphertexts.into_iter().map(|sent| sent.aad.map(|aad| aad.get().to_owned())).collect()
 }
 
-/// A store in whose time the windows of the dumps are open.
+/// A store whose clock is within the grace windows of the dumps.
 fn place() -> Place {
     let place = Place::in_a_file();
     let then: Timestamp = "2026-11-25T00:00:00Z".parse().unwrap();
@@ -124,14 +124,14 @@ fn is_alone(test: &str) -> bool {
     false
 }
 
-/// Measures how much memory this process takes.
+/// Measures the memory of this process.
 struct Memory {
     before: u64,
 }
 
 impl Memory {
     fn measure() -> Self {
-        // Sets the peak to what is used now (proc(5)).
+        // Resets the peak to the current use (proc(5)).
         std::fs::write("/proc/self/clear_refs", "5").unwrap();
         Self { before: Self::peak() }
     }
@@ -143,13 +143,13 @@ impl Memory {
         line.trim().trim_end_matches(" kB").trim().parse().unwrap()
     }
 
-    /// How much more it has used since, at most, in KiB.
+    /// The growth of the peak since the measurement began, in KiB.
     fn grown(&self) -> u64 {
         Self::peak().saturating_sub(self.before)
     }
 }
 
-/// The original, or the end of the test where there is no server.
+/// Loads a dump, or returns from the test if there is no server.
 macro_rules! original {
     ($name:expr) => {
         match crate::Original::load($name) {

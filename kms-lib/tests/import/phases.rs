@@ -1,5 +1,5 @@
-//! What happens to a run, and to the source, between its phases: kills, progress, rollbacks; and what an open import
-//! keeps callers from.
+//! Tests of kills, progress and rollbacks of the source between the phases of a run, and of the operations that an open
+//! import refuses.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,8 +14,9 @@ use kms_lib::{
     VersionState,
 };
 
-/// Keys and grants beside those of the dump.
+/// The number of keys added to those of the dump.
 const COPIES: u32 = 250;
+/// The number of grants added to those of the dump.
 const GRANTS: u32 = 1_200;
 /// A key of `clean.sql` with one version.
 const MINTED: &str = "7dcc8c2b-e9a3-46ae-8d2e-05acb48fd9dc";
@@ -27,7 +28,7 @@ fn add_grants(original: &Original) {
     ));
 }
 
-/// A place whose store is a copy of this one.
+/// A place whose store is a copy of another place's store.
 fn copied(store: &Place) -> Place {
     let copy = place();
     let file = |place: &Place, suffix: &str| PathBuf::from(format!("{}{suffix}", place.file().display()));
@@ -39,8 +40,8 @@ fn copied(store: &Place) -> Place {
     copy
 }
 
-/// Runs an import in a process that is killed as soon as `count` is above what it was. Whether that was halfway:
-/// `whole` would have been all.
+/// Runs an import in a process that is killed as soon as `count` has increased. Returns whether the run was incomplete,
+/// that is, whether `count` was below `whole`.
 async fn killed(original: &Original, place: &Place, job: &str, count: &str, whole: u32) -> bool {
     let before = place.number(count).await;
     let mut child = start_child(original, place, job);
@@ -56,7 +57,7 @@ async fn killed(original: &Original, place: &Place, job: &str, count: &str, whol
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_is_killed_in_any_phase_is_carried_on() {
+async fn a_run_that_is_killed_in_any_phase_is_continued() {
     let original = original!("clean");
     multiply(&original, COPIES);
     add_grants(&original);
@@ -70,13 +71,13 @@ async fn a_run_that_is_killed_in_any_phase_is_carried_on() {
         ("finalize", "SELECT COUNT(*) FROM keys WHERE import_final = 1", COPIES + 5),
     ] {
         if job == "finalize" {
-            // Keys that are this store's own are not rotated by an import any more.
+            // An import does not rotate keys that belong to this store.
             let kms = here.open().await;
             let report = import(&kms, &original, &ImportJob::default().rotate(true)).await;
             assert!(report.keys_rotated > 0 && report.keys_to_rotate == 0, "{report:?}");
             kms.close().await.unwrap();
         }
-        // What a phase writes at last may be written before the process is killed: from a copy, it is tried again.
+        // The phase may end before the kill. Then it is tried again on a copy.
         let mut tries = 0;
         loop {
             let copy = copied(&here);
@@ -96,7 +97,7 @@ async fn a_run_that_is_killed_in_any_phase_is_carried_on() {
     let numbers = [
         ("SELECT COUNT(*) FROM keys WHERE import_final = 1", COPIES + 5),
         ("SELECT COUNT(*) FROM grants", GRANTS + 4),
-        // Each was rotated once, however often the runs were killed.
+        // Each key was rotated once, however often the runs were killed.
         ("SELECT COUNT(*) FROM key_versions WHERE origin = 'GENERATED'", COPIES + 4),
         ("SELECT COUNT(*) FROM key_versions WHERE origin = 'IMPORTED'", COPIES + 8),
     ];
@@ -109,7 +110,7 @@ async fn a_run_that_is_killed_in_any_phase_is_carried_on() {
     kms.close().await.unwrap();
 }
 
-/// Makes a store in which a run of `job` was killed as soon as `count` was above what it was, and before it was whole.
+/// Creates a store in which a run of `job` was killed as soon as `count` had increased, and before it reached `whole`.
 async fn cut_off(original: &Original, here: &Place, job: &str, count: &str, whole: u32) -> Place {
     for _ in 0..20 {
         let copy = copied(here);
@@ -117,12 +118,12 @@ async fn cut_off(original: &Original, here: &Place, job: &str, count: &str, whol
             return copy;
         }
     }
-    panic!("{job}: it was never killed halfway");
+    panic!("{job}: no run was killed halfway");
 }
 
-/// What the source takes away after a run was killed while it ended the import is taken away here too.
+/// A run was killed while it finalized the import. A revocation at the source afterwards is imported by the next run.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revocation_after_an_end_that_was_cut_off_is_carried_over() {
+async fn a_revocation_after_an_interrupted_finalization_is_imported() {
     let original = original!("clean");
     multiply(&original, COPIES);
     let id = |n: u32| format!("00000000-0000-4000-8000-{n:012x}");
@@ -190,7 +191,7 @@ fn rotate_copies(original: &Original) {
 /// A run that rotates and finalizes is killed after some rotations, or after some keys are this store's own, and then
 /// the source rotates the same keys: the versions of both sides are kept.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotation_at_the_source_after_an_end_that_was_cut_off_is_carried_over() {
+async fn a_rotation_after_an_interrupted_finalization_is_imported() {
     let original = original!("clean");
     multiply(&original, COPIES);
     let here = place();
@@ -256,7 +257,7 @@ async fn a_rotation_at_the_source_that_has_no_place_here_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn progress_is_told_by_stage_and_row() {
+async fn progress_is_reported_by_stage_and_row() {
     let original = original!("clean");
     multiply(&original, 150);
     let place = place();
@@ -288,9 +289,9 @@ async fn progress_is_told_by_stage_and_row() {
     kms.close().await.unwrap();
 }
 
-/// All that the import needs of the original's database is to read its four tables.
+/// The import only needs to read the four tables of the original.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_that_may_only_select_is_enough() {
+async fn a_user_with_select_suffices() {
     let original = original!("clean");
     let name = &original.database;
     let mut rights = format!("CREATE USER 'only-{name}'@'%' IDENTIFIED BY 'only-reads'");
@@ -317,9 +318,9 @@ async fn a_user_that_may_only_select_is_enough() {
     kms.close().await.unwrap();
 }
 
-/// A source that was rolled back to an older state: nothing that was imported is lost, and nothing revoked comes back.
+/// The source was rolled back to an older state: no imported row is lost, and no revoked one is restored.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_was_rolled_back_takes_nothing_back() {
+async fn a_rolled_back_source_restores_nothing() {
     let original = original!("clean");
     let place = place();
     let kms = place.open().await;
@@ -355,13 +356,13 @@ async fn a_source_that_was_rolled_back_takes_nothing_back() {
     assert_eq!(rsa.current_version, 1);
     assert_eq!(session.get_version("rsa_2048-1-1", 2).await.unwrap().state, VersionState::Disabled);
     assert!(session.verify_audit().await.unwrap().ok);
-    // The same again changes nothing.
+    // Another run changes nothing.
     let again = import(&kms, &original, &ImportJob::default()).await;
     assert_eq!((again.keys.updated, again.keys.withdrawn, again.versions.updated), (0, 0, 0), "{again:?}");
     kms.close().await.unwrap();
 }
 
-/// Until the import is finalized, its source decides on the keys; here they can only be revoked.
+/// Until the import is finalized, its source controls the keys. Here they can only be revoked.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_of_an_open_import_can_only_be_revoked() {
     let original = original!("clean");
@@ -384,7 +385,7 @@ async fn keys_of_an_open_import_can_only_be_revoked() {
     assert_eq!(refused, [ErrorCode::ImportOpen; 8]);
     assert_eq!(session.revoke_version(key, 1).await.unwrap().open_import.as_deref(), Some("mini-kms"));
     assert_eq!(session.revoke_key("minted-1").await.unwrap().state, KeyState::Revoked);
-    // What was revoked here stays that, whatever the source says; and then the rest is possible.
+    // A key that was revoked here stays revoked, whatever its state at the source, and the other operations work again.
     let report = import(&kms, &original, &ImportJob::default().finalize(true)).await;
     assert!(report.finalized && report.versions.updated == 0, "{report:?}");
     assert_eq!(session.get_version(key, 1).await.unwrap().state, VersionState::Revoked);

@@ -1,4 +1,4 @@
-//! Rows that are refused, repeated, too long or gone: what becomes of them, and what the report says.
+//! Tests of rows that are refused, repeated, too long or missing, and of their findings in the report.
 
 use kms_lib::{Context, DecryptItem, ErrorCode, ImportFindingKind, ImportJob, ImportReport, KeyState, VersionState};
 
@@ -23,7 +23,7 @@ fn as_dry(mut report: ImportReport) -> ImportReport {
     report
 }
 
-/// Gives the key with one version so many more, with the same material.
+/// Adds this many versions with the same material to the key with one version.
 fn add_versions(original: &Original, last: u32) {
     original.sql(&format!(
         "INSERT INTO key_versions SELECT CONCAT('00000000-0000-4000-9000-', LPAD(seq, 12, '0')), key_id, seq, \
@@ -35,9 +35,9 @@ fn add_versions(original: &Original, last: u32) {
     ));
 }
 
-/// Revocation wins, also where the rest of a version's row cannot be taken, and where its key's row cannot.
+/// Revocation wins even if the rest of a version's row, or its key's row, cannot be imported.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_version_whose_row_is_refused_is_revoked_all_the_same() {
+async fn a_version_whose_row_is_refused_is_still_revoked() {
     let original = original!("clean");
     let place = place();
     let kms = place.open().await;
@@ -62,7 +62,7 @@ async fn a_version_whose_row_is_refused_is_revoked_all_the_same() {
         let version = session.get_version(key, number).await.unwrap();
         assert_eq!(version.state, VersionState::Revoked, "{key} {number}");
     }
-    // A state that is not known allows nothing.
+    // A key with an unknown state is disabled.
     assert_eq!(session.get_key("aes256_gcm-1-2").await.unwrap().state, KeyState::Disabled);
     assert_eq!(session.get_version(AES, 2).await.unwrap().state, VersionState::Disabled);
     assert_eq!(session.get_key(AES).await.unwrap().state, KeyState::Enabled);
@@ -72,9 +72,9 @@ async fn a_version_whose_row_is_refused_is_revoked_all_the_same() {
     kms.close().await.unwrap();
 }
 
-/// A dry run says what the run does, on all shared data, with many versions, and with and without an end.
+/// A dry run reports what the run does: on all shared data, with many versions, with and without finalization.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dry_run_says_what_the_run_does() {
+async fn a_dry_run_reports_what_the_run_does() {
     for (name, versions) in [("clean", 0), ("forked", 0), ("clean", 250)] {
         for job in [ImportJob::default(), ImportJob::default().rotate(true), ImportJob::default().finalize(true)] {
             let original = original!(name);
@@ -101,9 +101,9 @@ async fn a_dry_run_says_what_the_run_does() {
     }
 }
 
-/// Equal material under two names, which one revocation does not end, is said. It comes over all the same.
+/// The report lists two versions with equal material, because revoking one leaves the other. Both are imported.
 #[tokio::test(flavor = "multi_thread")]
-async fn material_that_two_versions_have_is_named() {
+async fn repeated_material_is_listed() {
     let original = original!("clean");
     add_versions(&original, 3);
     let place = place();
@@ -114,7 +114,7 @@ async fn material_that_two_versions_have_is_named() {
         assert_eq!(found(&report, ImportFindingKind::MaterialRepeated), expected, "{report:?}");
         assert!(report.is_complete());
     }
-    // Material that is another one now is not taken, and not passed over.
+    // Material that has changed at the source is not imported, but listed.
     original.sql(&format!(
         "UPDATE key_versions v SET wrapped_material = (SELECT REPLACE(REPLACE(wrapped_material, '{AES}', '{MINTED}'), \
            '\"version\":\"2\"', '\"version\":\"3\"') FROM (SELECT * FROM key_versions) o WHERE o.key_id = '{AES}' \
@@ -129,14 +129,14 @@ async fn material_that_two_versions_have_is_named() {
     let session = admin(&kms);
     let end = session.import_mini_kms(&original.source(), &ImportJob::default().finalize(true)).await;
     assert_eq!(code(end), ErrorCode::WrongState);
-    // The rest of its row is followed.
+    // The rest of the row is imported.
     original.sql(&format!("UPDATE key_versions SET state = 'REVOKED' WHERE key_id = '{MINTED}' AND version = 3"));
     import(&kms, &original, &ImportJob::default()).await;
     assert_eq!(session.get_version(MINTED, 3).await.unwrap().state, VersionState::Revoked);
     kms.close().await.unwrap();
 }
 
-/// Ids that several rows have: nobody knows which row is meant, so none is taken, and none is passed over in silence.
+/// Of several rows with one id, none is imported, and all are counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_with_one_id_are_refused_and_counted() {
     let original = original!("clean");
@@ -178,7 +178,7 @@ async fn rows_with_one_id_are_refused_and_counted() {
     kms.close().await.unwrap();
 }
 
-/// However many ids are repeated, none of their rows is taken, and all are counted.
+/// Of thousands of repeated ids, no row is imported, and all rows are counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn thousands_of_repeated_ids_are_refused_and_counted() {
     const COPIES: u32 = 1_500;
@@ -204,7 +204,7 @@ async fn thousands_of_repeated_ids_are_refused_and_counted() {
     let listed = |kind| found(&report, kind).len();
     assert_eq!((listed(ImportFindingKind::KeyRefused), listed(ImportFindingKind::GrantRefused)), (1_000, 1_000));
     assert!(report.finding_count >= 2 * twice, "{}", report.finding_count);
-    // The same of versions.
+    // The same for versions.
     original.sql(
         "CREATE TABLE other AS SELECT DISTINCT * FROM `keys`; DELETE FROM `keys`; \
          INSERT INTO `keys` SELECT * FROM other; DROP TABLE other; \
@@ -217,9 +217,9 @@ async fn thousands_of_repeated_ids_are_refused_and_counted() {
     kms.close().await.unwrap();
 }
 
-/// A table without snapshots is imported and named; a grant whose id is another one's here is refused.
+/// A table without snapshots is imported and listed. A grant whose id belongs to another grant here is refused.
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_without_snapshots_and_ids_of_other_grants_are_named() {
+async fn tables_without_snapshots_and_ids_of_other_grants_are_listed() {
     let original = original!("clean");
     original.sql("ALTER TABLE grants ENGINE = MyISAM");
     let place = place();
@@ -239,7 +239,7 @@ async fn tables_without_snapshots_and_ids_of_other_grants_are_named() {
     kms.close().await.unwrap();
 }
 
-/// Versions that belong to no key are not read with any, and counted.
+/// Versions that belong to no key are counted, but not imported.
 #[tokio::test(flavor = "multi_thread")]
 async fn versions_without_a_key_are_counted() {
     let original = original!("clean");
@@ -252,7 +252,7 @@ async fn versions_without_a_key_are_counted() {
     kms.close().await.unwrap();
 }
 
-/// What is too long is not loaded, but named; and what is just short enough is not loaded all at once.
+/// Rows that are too long are listed, but not loaded. Rows of the maximum length are not all loaded at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_rows_do_not_fill_the_memory() {
     if !is_alone("refused::long_rows_do_not_fill_the_memory") {
@@ -279,7 +279,7 @@ async fn long_rows_do_not_fill_the_memory() {
     let memory = Memory::measure();
     let report = import(&kms, &original, &ImportJob::default()).await;
     let grown = memory.grown();
-    // Loaded at once, they would be there at least twice.
+    // Loaded at once, the rows would take at least twice their size.
     assert!(grown < 120 * 1_024, "{grown} KiB for rows of 68 MB");
     assert_eq!(found(&report, ImportFindingKind::KeyRefused), [(AES, Some(1))], "{report:?}");
     assert_eq!(found(&report, ImportFindingKind::KeyChanged), [(MINTED, None)], "{report:?}");
@@ -291,9 +291,9 @@ async fn long_rows_do_not_fill_the_memory() {
     kms.close().await.unwrap();
 }
 
-/// What is gone from the source is named. Keys are disabled until they are there again, versions are kept.
+/// Missing rows are listed. Keys are disabled until they reappear at the source, and versions are kept.
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_and_versions_that_are_gone_are_named_and_nothing_is_destroyed() {
+async fn missing_keys_and_versions_are_listed_and_nothing_is_destroyed() {
     let original = original!("clean");
     let place = place();
     let kms = place.open().await;
@@ -322,9 +322,9 @@ async fn keys_and_versions_that_are_gone_are_named_and_nothing_is_destroyed() {
     kms.close().await.unwrap();
 }
 
-/// Grants that allow nothing at the source either do not stand in the way of the end; others that are refused do.
+/// Refused grants prevent finalization, except those that allow nothing at the source either.
 #[tokio::test(flavor = "multi_thread")]
-async fn grants_that_allow_nothing_do_not_block_the_end() {
+async fn grants_that_allow_nothing_do_not_prevent_finalization() {
     let original = original!("clean");
     for (n, (key, ops)) in [("gone", "[\"read\"]"), (MINTED, "[]"), (MINTED, "{}")].into_iter().enumerate() {
         original.sql(&format!(
@@ -344,8 +344,7 @@ async fn grants_that_allow_nothing_do_not_block_the_end() {
     kms.close().await.unwrap();
 }
 
-/// An imported ciphertext of RSA decrypts as long as its version is not revoked.
-/// A grant on a key that could not be imported is missing, and not one that allows nothing.
+/// A grant on a key that could not be imported is refused. It does not count as a grant that allows nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grant_on_a_refused_key_is_refused_until_its_key_is_imported() {
     let original = original!("clean");
@@ -364,7 +363,7 @@ async fn a_grant_on_a_refused_key_is_refused_until_its_key_is_imported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ciphertext_of_rsa_decrypts_while_its_version_lives() {
+async fn an_rsa_ciphertext_decrypts_until_its_version_is_revoked() {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
     let original = original!("clean");

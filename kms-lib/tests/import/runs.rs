@@ -1,4 +1,4 @@
-//! Runs that follow each other, end halfway, or meet what was changed meanwhile.
+//! Tests of repeated and interrupted runs, and of changes between two runs.
 
 use kms_lib::{
     Actor, AuditQuery, Context, ErrorCode, GrantFilter, ImportFindingKind, ImportJob, KeyState, NewGrant, NewKey,
@@ -14,7 +14,7 @@ use kms_test_support::Server;
 use crate::common::{Place, admin, code, whole_log};
 use crate::{Original, import, locked, original, place, server};
 
-/// A proxy in front of a port of this machine, which cuts the connection behind so many bytes of the server's. Answers
+/// A proxy in front of a port of this machine, which cuts the connection after this many bytes of the server. Returns
 /// its port.
 fn cutting(server: u16, bytes: usize) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -40,7 +40,7 @@ fn cutting(server: u16, bytes: usize) -> u16 {
     port
 }
 
-/// Adds so many copies of a key of the original, each with an id and a name of its own.
+/// Adds this many copies of a key of the original, with different ids and names.
 pub fn multiply(original: &Original, copies: u32) {
     let id = "CONCAT('00000000-0000-4000-8000-', LPAD(LOWER(HEX(seq)), 12, '0'))";
     original.sql(&format!(
@@ -54,11 +54,11 @@ pub fn multiply(original: &Original, copies: u32) {
     ));
 }
 
-/// Where a test that is the child of another finds its source, its store and its job.
+/// The variable that gives a child process its source, its store and its job.
 const CHILD: [&str; 4] =
     ["KMS_TEST_IMPORT_URL", "KMS_TEST_IMPORT_SECRET", "KMS_TEST_IMPORT_STORE", "KMS_TEST_IMPORT_JOB"];
 
-/// Starts a process that imports into a store; `job` has the words `rotate` and `finalize`, if they are wanted.
+/// Starts a process that imports into a store. `job` may contain the words `rotate` and `finalize`.
 pub fn start_child(original: &Original, place: &Place, job: &str) -> Child {
     let store = place.file().display().to_string();
     let mut child = Command::new(std::env::current_exe().unwrap());
@@ -69,7 +69,7 @@ pub fn start_child(original: &Original, place: &Place, job: &str) -> Child {
     child.spawn().unwrap()
 }
 
-/// Imports until it is killed, in the processes that other tests start.
+/// Not a test: the child process, which imports until it is killed.
 #[tokio::test(flavor = "multi_thread")]
 async fn child_that_imports() {
     let [Ok(url), Ok(secret), Ok(store), Ok(job)] = CHILD.map(std::env::var) else { return };
@@ -82,7 +82,7 @@ async fn child_that_imports() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_is_killed_is_carried_on() {
+async fn a_killed_run_is_continued() {
     const COPIES: u32 = 400;
     let original = original!("clean");
     multiply(&original, COPIES);
@@ -92,7 +92,7 @@ async fn a_run_that_is_killed_is_carried_on() {
     let mut present = 0;
     for _ in 0..20 {
         let mut child = start_child(&original, &place, "");
-        // Until it has brought some keys more than were there.
+        // Killed once it has imported some more keys.
         let ended = loop {
             let keys = place.number("SELECT COUNT(*) FROM keys").await;
             if let Some(status) = child.try_wait().unwrap() {
@@ -147,7 +147,7 @@ async fn a_second_run_changes_nothing_and_a_dry_run_writes_nothing() {
     assert_eq!((second.grants.imported, second.grants.updated, second.grants.unchanged), (0, 0, 4));
     let new: Vec<String> = whole_log(&session).await.split_off(records.len()).into_iter().map(|it| it.action).collect();
     assert_eq!(new, ["IMPORT_START", "IMPORT_END"]);
-    // Every key has its record, which names its rows.
+    // Every key has a record that names its rows.
     let imported: Vec<_> = records.iter().filter(|record| record.action == "KEY_IMPORT").collect();
     assert_eq!(imported.len(), 5);
     assert!(imported.iter().all(|it| it.key_id.is_some() && it.details.as_ref().unwrap().contains("\"rows\"")));
@@ -155,9 +155,9 @@ async fn a_second_run_changes_nothing_and_a_dry_run_writes_nothing() {
     kms.close().await.unwrap();
 }
 
-/// Revocation wins, also where the rest of the row at the source cannot be taken any more.
+/// Revocation wins even if the rest of the row at the source can no longer be imported.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_whose_row_is_refused_is_revoked_all_the_same() {
+async fn a_key_whose_row_is_refused_is_still_revoked() {
     let original = original!("clean");
     let place = place();
     let kms = place.open().await;
@@ -181,13 +181,13 @@ async fn a_key_whose_row_is_refused_is_revoked_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_changes_at_the_source_is_carried_over_until_the_import_is_finalized() {
+async fn changes_at_the_source_are_imported_until_the_import_is_finalized() {
     let original = original!("clean");
     let place = place();
     let kms = place.open().await;
     let session = admin(&kms);
     import(&kms, &original, &ImportJob::default().rotate(true)).await;
-    // Clients that were switched work here with versions of this store's own.
+    // Clients that were switched already use versions created in this store.
     let sealed = session.encrypt("minted-1", b"x", &Context::new()).await.unwrap();
     original.sql(
         "UPDATE key_versions SET state = 'REVOKED', not_after = '2026-11-24 00:00:00' \
@@ -209,20 +209,20 @@ async fn what_changes_at_the_source_is_carried_over_until_the_import_is_finalize
     assert_eq!(session.get_key("aes256_gcm-1-2").await.unwrap().rotation_period_days, Some(99));
     let grants = session.list_grants(&GrantFilter::new(), &Paging::new(10)).await.unwrap().items;
     assert!(grants.iter().all(|grant| grant.principal != "svc-any"), "{grants:?}");
-    // What a client encrypted here is not touched by that.
+    // Data that a client encrypted here is not affected.
     assert_eq!(session.decrypt(&sealed.ciphertext, &Context::new()).await.unwrap().plaintext.as_slice(), b"x");
-    // Revocation wins: the source may not take it back.
+    // Revocation wins: the source cannot undo it.
     original.sql("UPDATE key_versions SET state = 'ENABLED', not_after = NULL WHERE version = 1");
     import(&kms, &original, &ImportJob::default()).await;
     assert_eq!(version("aes256_gcm-1-0", 1).await.unwrap().state, VersionState::Revoked);
-    // Nor is what was revoked here brought back.
+    // A key that was revoked here is not restored either.
     session.revoke_version("minted-1", 1).await.unwrap();
     session.revoke_key("aes256_gcm-1-2").await.unwrap();
     let report = import(&kms, &original, &ImportJob::default().finalize(true)).await;
     assert!(report.finalized);
     assert_eq!(version("minted-1", 1).await.unwrap().state, VersionState::Revoked);
     assert_eq!(code(session.encrypt("aes256_gcm-1-2", b"x", &Context::new()).await), ErrorCode::KeyRevoked);
-    // From now on the keys are this store's own.
+    // From now on, the keys belong to this store.
     let again = session.import_mini_kms(&original.source(), &ImportJob::default()).await;
     assert_eq!(code(again), ErrorCode::WrongState);
     let rotated = session.rotate_key("aes256_gcm-1-0", None).await.unwrap();
@@ -230,7 +230,7 @@ async fn what_changes_at_the_source_is_carried_over_until_the_import_is_finalize
     session.disable_key("minted-1").await.unwrap();
     assert!(session.verify_audit().await.unwrap().ok);
     kms.close().await.unwrap();
-    // And another process finds the same.
+    // Another process has the same results.
     let kms = place.open().await;
     assert_eq!(
         code(admin(&kms).import_mini_kms(&original.source(), &ImportJob::default()).await),
@@ -240,14 +240,14 @@ async fn what_changes_at_the_source_is_carried_over_until_the_import_is_finalize
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotation_at_the_source_does_not_meet_one_here() {
+async fn rotations_at_the_source_and_here_do_not_collide() {
     let original = original!("clean");
     let place = place();
     let kms = place.open().await;
     let session = admin(&kms);
     import(&kms, &original, &ImportJob::default().rotate(true)).await;
     let here = session.get_key("minted-1").await.unwrap().current_version;
-    // The source goes on: a second version, with the material of the first of another key for want of a new one.
+    // The source adds a second version. The test reuses the material of another key for it.
     let wrapped = original.sql(
         "SELECT wrapped_material FROM key_versions WHERE key_id = \
         '7dcc8c2b-e9a3-46ae-8d2e-05acb48fd9dc'",
@@ -274,13 +274,13 @@ async fn a_rotation_at_the_source_does_not_meet_one_here() {
     kms.close().await.unwrap();
 }
 
-/// The same material, bound to version 2: the original binds nothing to it but what stands beside it.
+/// The same material, wrapped again for version 2.
 fn rewrapped(wrapped: &str, _secret: &str) -> String {
     wrapped.replace("\"version\":\"1\"", "\"version\":\"2\"")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_has_nothing_of_the_imported_one_needs_another_name() {
+async fn an_unrelated_database_needs_another_name() {
     let (clean, forked) = (original!("clean"), original!("forked"));
     forked.sql("UPDATE `keys` SET name = REPLACE(name, '-5', '-1')");
     let place = place();
@@ -291,10 +291,10 @@ async fn a_database_that_has_nothing_of_the_imported_one_needs_another_name() {
     assert_eq!(code(other), ErrorCode::Conflict);
     let report = import(&kms, &forked, &ImportJob::default().name("second")).await;
     assert!(report.is_complete() && report.keys.imported == 5, "{report:?}");
-    // Keys of the same names got others, and the report says so.
+    // Keys with names that are taken got other names, which the report lists.
     let renamed = report.findings.iter().filter(|it| it.kind == ImportFindingKind::KeyRenamed).count();
     assert_eq!(renamed, 5, "{report:?}");
-    // The same database under a second name has ids that are here already.
+    // Under a second name, the same database has ids that are already here.
     let twice = import(&kms, &clean, &ImportJob::default().name("third")).await;
     assert_eq!((twice.keys.refused, twice.keys.imported, twice.is_complete()), (5, 0, false));
     assert!(twice.findings.iter().any(|it| it.code == Some(ErrorCode::Conflict)), "{twice:?}");
@@ -305,14 +305,14 @@ async fn a_database_that_has_nothing_of_the_imported_one_needs_another_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_is_cut_leaves_a_run_to_be_carried_on() {
+async fn a_run_is_continued_after_its_connection_was_cut() {
     let original = original!("clean");
     let port = locked(server().unwrap()).port();
     let place = place();
     let kms = place.open().await;
     let session = admin(&kms);
     let mut cut = 0;
-    // Cut behind so many bytes that the source sends: somewhere in every stage of the run.
+    // The connection is cut after different numbers of bytes, so that every stage is interrupted.
     for bytes in (2_000..60_000).step_by(4_000) {
         let url = original.url.replace(&format!(":{port}/"), &format!(":{}/", cutting(port, bytes)));
         let source = kms_lib::ImportSource::parse(&url).unwrap().master_secret(original.secret());
@@ -347,7 +347,7 @@ async fn only_admins_import() {
 }
 
 #[test]
-fn the_blocking_interface_imports_too() {
+fn the_blocking_interface_imports() {
     let original = original!("clean");
     let place = place();
     let kms = kms_lib::blocking::Kms::open(place.config()).unwrap();

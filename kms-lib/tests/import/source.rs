@@ -1,4 +1,4 @@
-//! Sources that are not as they should be.
+//! Tests of sources that are malformed, inaccessible or not of Mini KMS on Node.
 
 use kms_lib::{ErrorCode, ImportJob, ImportSource, Paging};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::common::{admin, code, whole_log};
 use crate::{import, original, place};
 
-/// Tries to import, which must fail; answers the code. Nothing was written.
+/// Tries to import. This must fail and write nothing. Returns the code of the error.
 async fn refused(source: &ImportSource) -> ErrorCode {
     let place = place();
     let kms = place.open().await;
@@ -27,14 +27,14 @@ async fn the_master_secret_is_checked_before_anything_is_written() {
     let original = original!("clean");
     let from = || ImportSource::parse(&original.url).unwrap();
     assert_eq!(refused(&from().master_secret("another secret")).await, ErrorCode::WrongRootKey);
-    // With the line end of a file it is another one.
+    // With the line end of its file, the secret is another one.
     let longer = format!("{}\n", original.secret());
     assert_eq!(refused(&from().master_secret(&longer)).await, ErrorCode::WrongRootKey);
     assert_eq!(refused(&from()).await, ErrorCode::InvalidRootKey);
 }
 
-/// A wrong secret is noticed by any version that the original's own root key wrapped, and the right one is recognized
-/// behind any number of damaged ones.
+/// Any version that the original's root key wrapped reveals a wrong secret. The right secret is recognized after any
+/// number of damaged versions.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_master_secret_is_tried_with_every_version() {
     let original = original!("clean");
@@ -62,9 +62,9 @@ async fn the_master_secret_is_tried_with_every_version() {
     kms.close().await.unwrap();
 }
 
-/// What was named as the source by mistake may be a secret: no message quotes it.
+/// A file named as the source by mistake may contain a secret, so no message quotes it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_not_the_originals_is_not_quoted() {
+async fn a_file_from_elsewhere_is_not_quoted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("old.key");
     let from = ImportSource::parse(path.to_str().unwrap()).unwrap();
@@ -89,7 +89,7 @@ async fn a_file_that_is_not_the_originals_is_not_quoted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_not_the_originals_is_refused() {
+async fn a_database_of_another_application_is_refused() {
     for (statement, expected) in [
         ("DROP TABLE grants", ErrorCode::InvalidConfiguration),
         ("ALTER TABLE key_versions DROP COLUMN not_after", ErrorCode::InvalidConfiguration),
@@ -102,7 +102,7 @@ async fn a_database_that_is_not_the_originals_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_a_source_is_refused_with_what_helps() {
+async fn invalid_sources_are_refused_with_advice() {
     let dump = ImportSource::parse("/tmp/old.sql").unwrap_err();
     assert_eq!(dump.code(), ErrorCode::InvalidConfiguration);
     assert!(dump.message().contains("load it into an empty database"), "{dump}");
@@ -118,7 +118,7 @@ async fn what_cannot_be_a_source_is_refused_with_what_helps() {
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_the_character_set_nor_the_time_zone_of_the_server_matters() {
     let original = original!("clean");
-    // As another installation could have made them: other text columns, and times that the server converts.
+    // Another installation could have other text columns, and times that the server converts.
     original.sql(
         "SET time_zone = '+00:00'; SET FOREIGN_KEY_CHECKS = 0; \
          UPDATE `keys` SET name = 'schl\u{fc}ssel' WHERE name = 'minted-1'; \
@@ -142,7 +142,7 @@ async fn neither_the_character_set_nor_the_time_zone_of_the_server_matters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_files_of_an_older_version_come_over_too() {
+async fn the_files_of_an_older_version_are_imported() {
     let known = std::fs::read_to_string(crate::legacy("clean.json")).unwrap();
     let known: Value = serde_json::from_str(&known).unwrap();
     let folder = crate::legacy("older");
@@ -160,7 +160,7 @@ async fn the_files_of_an_older_version_come_over_too() {
     kms.close().await.unwrap();
 }
 
-/// What a row of the source holds is no fault of the store: the message names the source's table.
+/// A malformed row of the source is not a fault of the store. The message names the source's table.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_cannot_be_read_are_faults_of_the_source() {
     for (table, statements) in [
@@ -183,7 +183,7 @@ async fn rows_that_cannot_be_read_are_faults_of_the_source() {
     }
 }
 
-/// Texts of files have the limits that those of a database have, and findings do not grow with them.
+/// Texts in files have the same limits as in a database, and findings do not grow with them.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_texts_of_files_are_cut() {
     let folder = tempfile::tempdir().unwrap();
@@ -212,7 +212,7 @@ async fn long_texts_of_files_are_cut() {
     let report = admin(&kms).import_mini_kms(&from, &ImportJob::default()).await.unwrap();
     assert_eq!((report.keys.refused, report.grants.refused, report.grants.ignored), (1, 1, 1), "{report:?}");
     assert!(report.findings.iter().all(|it| it.text.len() <= 1_003 && it.id.len() <= 254), "{report:?}");
-    // Cut words are other ones than those that are known.
+    // A word that was cut is not a known word.
     for name in ["keys.json", "key_versions.json", "grants.json"] {
         std::fs::copy(crate::legacy("older").join(name), folder.path().join(name)).unwrap();
     }
@@ -230,7 +230,7 @@ async fn long_texts_of_files_are_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_are_not_the_originals_are_refused() {
+async fn files_from_elsewhere_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let begin = r#"{"id":"a","timestamp":"t","actor":"a","role":"r","action":"A","requestId":"q""#;
@@ -254,12 +254,12 @@ async fn files_that_are_not_the_originals_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_damaged_is_named_and_the_rest_comes_over() {
+async fn damaged_versions_are_listed_and_the_rest_is_imported() {
     let original = original!("clean");
     let key = "929e82de-2672-4d8b-9dc1-f27306950259";
     let other = "e104b330-b119-47ca-9b47-72fd487f23e4";
     original.sql(&format!(
-        // A former version that does not open, and one that is another key's.
+        // One former version does not unwrap, and another one has the material of another key.
         "UPDATE key_versions SET wrapped_material = REPLACE(wrapped_material, 'authTag\":\"', 'authTag\":\"A') \
            WHERE key_id = '{key}' AND version = 1; \
          UPDATE key_versions v SET wrapped_material = (SELECT wrapped_material FROM (SELECT * FROM key_versions) o \
