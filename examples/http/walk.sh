@@ -25,7 +25,7 @@ call() {
     curl -sS --fail-with-body --max-time 30 -K "$folder/$1" -X "$2" "$url$3" \
         ${4:+-H 'Content-Type: application/json' --data "$4"}
 }
-# refused STATUS AS METHOD PATH BODY: goes on only if the answer has this status.
+# refused STATUS AS METHOD PATH BODY: continues only if the response has this status.
 refused() {
     status=$(curl -sS --max-time 30 -o "$folder/answer" -w '%{http_code}' -K "$folder/$2" -X "$3" "$url$4" \
         -H 'Content-Type: application/json' --data "$5")

@@ -53,11 +53,11 @@ def reencrypt(session: Session, table: sqlite3.Connection) -> tuple[int, int]:
         with table:
             for (row, old), result in zip(rows, results, strict=True):
                 if isinstance(result, mini_kms.KmsError):
-                    # One row that was damaged keeps nobody from the others.
+                    # A damaged row does not prevent the re-encryption of the others.
                     print(f"row {row}: {result.name}: {result}")
                     failed += 1
                     continue
-                # A row that somebody changed meanwhile has a newer ciphertext already.
+                # A row that was changed in the meantime already has a newer ciphertext.
                 update = "UPDATE cards SET sealed = ? WHERE id = ? AND sealed = ?"
                 done += table.execute(update, (result.ciphertext, row, old)).rowcount
     return done, failed

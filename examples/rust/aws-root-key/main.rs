@@ -37,7 +37,7 @@ pub async fn tour(file: &Path, root: AwsRootKey) -> Result<(), Box<dyn Error>> {
     let config = Config::new(format!("sqlite:{}", file.display())).aws_root_key(root);
     let kms = match Kms::open(config.clone()).await {
         Ok(kms) => kms,
-        // Both name the key and the cause. The first may go away by itself, the second needs somebody to act.
+        // Both errors name the key and the cause. The first may be temporary, the second needs an operator.
         Err(error) if error.code() == ErrorCode::RootKeyUnavailable => {
             return Err(format!("retry later: {error}").into());
         }

@@ -245,7 +245,7 @@ impl Kms {
         written.and(closed).and(noted)
     }
 
-    /// Waits up to 5 seconds for the background tasks, which were told to stop.
+    /// Waits up to 5 seconds for the background tasks to stop.
     async fn end_tasks(&self) {
         let mut tasks = self.inner.tasks.lock().await;
         let deadline = Instant::now() + CLOSE_STEP;

@@ -62,7 +62,7 @@ mod tests {
         assert_eq!(steady.lasts(at(1_260)), Duration::from_secs(30));
         steady.look(time.plus_seconds(1_290), at(1_290));
         assert_eq!(steady.lasts(at(1_290)), Duration::ZERO);
-        // The clock stands still while time passes.
+        // The clock stops while time passes.
         steady.look(time.plus_seconds(1_290), at(1_330));
         assert_eq!(steady.lasts(at(1_340)), Duration::from_secs(10));
     }

@@ -45,7 +45,7 @@ impl Writer {
                     }
                     // Released results are not lost: they are retried many times a second.
                     self.outage.note(&error, 0);
-                    // First: the callers who are told of a failure may come again at once.
+                    // Done first, because callers that get the failure may retry at once.
                     self.queue.hold_releases(true);
                     // What was not released fails now; nothing new is released while the queue is closed to it.
                     self.fail(failed, &error);

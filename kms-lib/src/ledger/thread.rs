@@ -1,5 +1,5 @@
 //! The writer on a thread of its own, for stores whose commits block the thread until the disk has the data: no other
-//! task waits for that, and no other thread stands between the queue and the disk.
+//! task waits for that, and no other thread is between the queue and the disk.
 
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;

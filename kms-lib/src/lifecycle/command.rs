@@ -267,7 +267,7 @@ pub enum Command {
     EnableVersion(KeyId, u32),
     /// Disable a version until it is enabled again.
     DisableVersion(KeyId, u32),
-    /// Revoke a version for good.
+    /// Revoke a version permanently.
     RevokeVersion(KeyId, u32),
     /// Set, extend or end a former version's grace window.
     SetWindow(KeyId, u32, Option<Timestamp>),

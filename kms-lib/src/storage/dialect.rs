@@ -28,7 +28,7 @@ pub struct Dialect {
     /// An expression for the database's own clock, in microseconds since 1970; `NULL` where that is this machine's
     /// clock.
     pub now: &'static str,
-    /// The end of a table that is stored in the order of its primary key, where the engine does not do so anyway.
+    /// The end of a definition of a table that is stored in the order of its primary key, if the engine needs one.
     pub clustered: &'static str,
     /// The end of the index over versions near their limit, which restricts it to these. Empty where the engine has no
     /// partial indexes.

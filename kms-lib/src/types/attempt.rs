@@ -60,7 +60,7 @@ pub enum Operation {
         /// The version's number.
         version: u32,
     },
-    /// Revoke a version for good.
+    /// Revoke a version permanently.
     RevokeVersion {
         /// The version's number.
         version: u32,

@@ -91,7 +91,7 @@ async fn a_name_that_another_node_has_just_given_is_known() {
     two.close().await.unwrap();
 }
 
-/// A caller with a revoked credential is told so, whatever is wrong with the ciphertext.
+/// A caller with a withdrawn credential gets `NotAuthenticated`, even if the ciphertext is malformed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_withdrawn_credential_comes_before_a_malformed_ciphertext() {
     let place = Place::new();

@@ -25,7 +25,7 @@ async fn signatures_verify_with_each_algorithm_and_provider() {
             assert!(valid(b"payload", algorithm, Some(signed.version)).await.unwrap());
             assert!(!valid(b"other", algorithm, None).await.unwrap());
             assert!(!valid(b"payload", other, None).await.unwrap());
-            // Verification finds a former version without being told its number, but not a revoked one.
+            // Verification finds a former version without its number, but not a revoked one.
             let current = session.rotate_key(&name, None).await.unwrap().current_version;
             let found = session.verify(&name, b"payload", &signed.signature, algorithm, None).await.unwrap();
             assert_eq!((found.valid, found.version), (true, signed.version));

@@ -67,7 +67,7 @@ async fn malformed_ciphertexts_of_callers_without_a_right_are_denials() {
             assert_eq!(code(caller.reencrypt(ReencryptItem::new(b"none", context.clone())).await), expected);
         }
     }
-    // A caller that may decrypt something is told what is wrong.
+    // A caller that may decrypt with some key gets a precise error.
     let permissions = [Permission::Decrypt];
     session.put_grant(NewGrant::new("insider", Role::App).on_key("k").allow(permissions)).await.unwrap();
     let insider = kms.session(actor("insider", Role::App));

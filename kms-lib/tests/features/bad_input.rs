@@ -306,7 +306,7 @@ async fn files() {
     assert_eq!(code(open(queued).await), ErrorCode::StoreInUse);
     kms.close().await.unwrap();
 
-    // The clock is behind the log.
+    // The clock is earlier than the log's last record.
     place.pass_days(10);
     let kms = place.open().await;
     check_usable(&kms).await;

@@ -123,7 +123,7 @@ async fn where_the_log_is_altered_too_nothing_is_used() {
     kms.close().await.unwrap();
 }
 
-/// An incremental verification does not read the record of the last change, and finds the rollback anyway.
+/// An incremental verification detects the rollback although it does not read the record of the last change.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_incremental_verification_finds_rows_put_back() {
     let taken = taken().await;

@@ -1,4 +1,4 @@
-//! A program that embeds the service, written by somebody who has nothing but its public API.
+//! A program that embeds the service with nothing but its public API.
 
 use std::error::Error;
 
@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     assert!(admin.verify_audit().await?.ok);
     kms.close().await?;
 
-    // Servers are not compiled in, and that is said.
+    // Servers are not compiled in, and the error says so.
     let server = Kms::open(Config::new("postgres://u:p@localhost/x").root_key_bytes([7; 32])).await;
     assert_eq!(server.map(drop).map_err(|e| e.code()), Err(ErrorCode::InvalidConfiguration));
 

@@ -1,4 +1,4 @@
-//! Runs the quickstart and compares what it shows with what its reader is told.
+//! Runs the quickstart and compares its output with its description.
 
 use std::process::Command;
 

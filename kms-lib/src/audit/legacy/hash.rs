@@ -27,7 +27,7 @@ const ROW_SEARCH: u64 = 16 * 1024 * 1024;
 /// The maximum number of bytes hashed in failed searches of a whole run: some 30,000 altered rows of usual length.
 const RUN_SEARCH: u64 = 32 * 1024 * 1024 * 1024;
 
-/// Why a row whose hash does not reproduce may be unaltered all the same.
+/// The reasons why a row may be unaltered although its hash is not reproduced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Doubt {
     /// The search for its text was cut short.

@@ -40,7 +40,7 @@ pub fn add_to_tables(dialect: &Dialect, tallies: &Tallies) -> Vec<Statement> {
     statements
 }
 
-/// Returns the stored uses of those of these versions that have their rows.
+/// Returns the stored uses of these versions, without versions that have no row.
 pub async fn usage_of(
     connection: &mut dyn Connection,
     versions: &[(KeyId, u32)],
