@@ -15,8 +15,10 @@ const UNREACHED: [(ErrorCode, &str); 4] = [
 ];
 
 /// The test suites in which the other codes are asserted.
-const SUITES: [&str; 18] = [
-    include_str!("../backup.rs"),
+const SUITES: [&str; 20] = [
+    include_str!("../backup/copies.rs"),
+    include_str!("../backup/restores.rs"),
+    include_str!("../backup/rollback.rs"),
     include_str!("bad_input.rs"),
     include_str!("../concurrency.rs"),
     include_str!("../engines/credentials.rs"),
@@ -33,7 +35,7 @@ const SUITES: [&str; 18] = [
     include_str!("../../src/blocking.rs"),
     include_str!("../../src/config/mod.rs"),
     include_str!("../../src/config/sources.rs"),
-    include_str!("../../src/ledger/tests.rs"),
+    include_str!("../../src/ledger/tests/mod.rs"),
 ];
 
 #[test]
