@@ -22,17 +22,20 @@ use crate::types::root_key::{RootKeyGeneration, ServiceKey, ServiceKeyState};
 /// Number of rows per thread. Up to this number, rows are checked on the thread that reads them.
 const CHUNK: usize = 2_048;
 
+/// Rows with good seals, in pieces, so that their memory is freed while they are applied.
+type Chunks<T> = Vec<Vec<Folded<T>>>;
+
 /// The rows that changed since a revision, with good seals.
 pub(super) struct Delta {
     /// Whether these are all rows.
     is_first: bool,
-    quarantined: Vec<Folded<Quarantined>>,
-    root_keys: Vec<Folded<RootKeyGeneration>>,
-    service_keys: Vec<Folded<ServiceKey>>,
-    keys: Vec<Folded<Key>>,
-    versions: Vec<Folded<KeyVersion>>,
-    grants: Vec<Folded<Grant>>,
-    credentials: Vec<Folded<Credential>>,
+    quarantined: Chunks<Quarantined>,
+    root_keys: Chunks<RootKeyGeneration>,
+    service_keys: Chunks<ServiceKey>,
+    keys: Chunks<Key>,
+    versions: Chunks<KeyVersion>,
+    grants: Chunks<Grant>,
+    credentials: Chunks<Credential>,
 }
 
 /// Reads the rows that changed after `known`. A row without a good seal is skipped: if it replaces a genuine row, the
@@ -40,7 +43,7 @@ pub(super) struct Delta {
 pub(super) async fn read(connection: &mut dyn Connection, seals: &Arc<Seals>, known: u64) -> Result<Delta> {
     // The first read is of all rows, including those with a revision that no record has.
     let known = Some(known).filter(|known| *known > 0);
-    // Rows of one table are checked on all cores while those of the next one are read.
+    // Rows are checked on all cores while the next ones are read.
     let quarantined = entities::quarantined_since(connection, known).await?;
     let quarantined =
         Checking::start(quarantined, |row| (Ok(row::quarantined(row)), row.revision), seals, "quarantine");
@@ -49,27 +52,21 @@ pub(super) async fn read(connection: &mut dyn Connection, seals: &Arc<Seals>, kn
     let service_keys = secrets::since(connection, known).await?;
     let service_keys =
         Checking::start(service_keys, |row| (Ok(row::service_key(row)), row.revision), seals, "service_keys");
-    let keys = entities::keys_since(connection, known).await?;
-    let keys = Checking::start(keys, |row| (Ok(row::key(row)), row.revision), seals, "keys");
-    let versions = entities::versions_since(connection, known).await?;
-    let versions = Checking::start(versions, |row| (Ok(row::version(row)), row.revision), seals, "key_versions");
-    let grants = entities::grants_since(connection, known).await?;
-    let grants = Checking::start(grants, |row| (row::grant(row), row.revision), seals, "grants");
-    let credentials = entities::credentials_since(connection, known).await?;
-    let credentials =
-        Checking::start(credentials, |row| (Ok(row::credential(row)), row.revision), seals, "credentials");
-    let mut versions = versions.finish().await?;
-    if versions.len() > CHUNK {
-        // In this order, each version is appended to those of its key.
-        versions.sort_unstable_by_key(|version| (version.row.key_id, version.row.version));
-    }
+    let mut keys = Checking::new(|row| (Ok(row::key(row)), row.revision), seals, "keys");
+    entities::each_key_since(connection, known, &mut |row| keys.push(row)).await?;
+    let mut versions = Checking::new(|row| (Ok(row::version(row)), row.revision), seals, "key_versions");
+    entities::each_version_since(connection, known, &mut |row| versions.push(row)).await?;
+    let mut grants = Checking::new(|row| (row::grant(row), row.revision), seals, "grants");
+    entities::each_grant_since(connection, known, &mut |row| grants.push(row)).await?;
+    let mut credentials = Checking::new(|row| (Ok(row::credential(row)), row.revision), seals, "credentials");
+    entities::each_credential_since(connection, known, &mut |row| credentials.push(row)).await?;
     Ok(Delta {
         is_first: known.is_none(),
         quarantined: quarantined.finish().await?,
         root_keys: root_keys.finish().await?,
         service_keys: service_keys.finish().await?,
         keys: keys.finish().await?,
-        versions,
+        versions: versions.finish().await?,
         grants: grants.finish().await?,
         credentials: credentials.finish().await?,
     })
@@ -80,30 +77,42 @@ type Describe<T> = fn(&T) -> (Result<Vec<u8>>, u64);
 
 /// Rows of one table whose seals are being checked.
 struct Checking<T> {
-    good: Vec<Folded<T>>,
+    describe: Describe<T>,
+    seals: Arc<Seals>,
+    table: &'static str,
+    waiting: Vec<Sealed<T>>,
     chunks: Vec<JoinHandle<Result<Vec<Folded<T>>>>>,
 }
 
 impl<T: Send + 'static> Checking<T> {
-    fn start(rows: Vec<Sealed<T>>, describe: Describe<T>, seals: &Arc<Seals>, table: &'static str) -> Self {
-        if rows.len() <= CHUNK {
-            return Self { good: check(rows, describe, seals, table), chunks: Vec::new() };
-        }
-        let mut chunks = Vec::new();
-        let mut rows = rows.into_iter();
-        while rows.len() > 0 {
-            let (chunk, seals) = (rows.by_ref().take(CHUNK).collect(), Arc::clone(seals));
-            chunks.push(tokio::spawn(run_blocking(move || Ok(check(chunk, describe, &seals, table)))));
-        }
-        Self { good: Vec::new(), chunks }
+    fn new(describe: Describe<T>, seals: &Arc<Seals>, table: &'static str) -> Self {
+        Self { describe, seals: Arc::clone(seals), table, waiting: Vec::new(), chunks: Vec::new() }
     }
 
-    async fn finish(mut self) -> Result<Vec<Folded<T>>> {
+    fn start(rows: Vec<Sealed<T>>, describe: Describe<T>, seals: &Arc<Seals>, table: &'static str) -> Self {
+        let mut checking = Self::new(describe, seals, table);
+        rows.into_iter().for_each(|row| checking.push(row));
+        checking
+    }
+
+    fn push(&mut self, row: Sealed<T>) {
+        self.waiting.push(row);
+        if self.waiting.len() == CHUNK {
+            let (describe, seals, table) = (self.describe, Arc::clone(&self.seals), self.table);
+            let chunk = std::mem::take(&mut self.waiting);
+            self.chunks.push(tokio::spawn(run_blocking(move || Ok(check(chunk, describe, &seals, table)))));
+        }
+    }
+
+    /// Returns the rows with good seals, chunk by chunk.
+    async fn finish(self) -> Result<Chunks<T>> {
+        let mut good = Vec::with_capacity(self.chunks.len() + 1);
         for chunk in self.chunks {
             let ended = || Error::new(ErrorCode::Internal, "the check of the rows ended unexpectedly");
-            self.good.extend(chunk.await.unwrap_or_else(|_| Err(ended()))?);
+            good.push(chunk.await.unwrap_or_else(|_| Err(ended()))?);
         }
-        Ok(self.good)
+        good.push(check(self.waiting, self.describe, &self.seals, self.table));
+        Ok(good)
     }
 }
 
@@ -130,24 +139,24 @@ impl Delta {
     /// Whether material is erased, or wrappings are because a generation of the root key was retired or a key of the
     /// service was replaced.
     pub(super) fn has_erased(&self) -> bool {
-        self.versions.iter().any(|version| version.row.state == VersionState::Destroyed)
-            || self.keys.iter().any(|key| key.row.is_erased())
-            || self.root_keys.iter().any(|root| !root.row.is_active())
-            || self.service_keys.iter().any(|key| key.row.state == ServiceKeyState::Replaced)
+        self.versions.iter().flatten().any(|version| version.row.state == VersionState::Destroyed)
+            || self.keys.iter().flatten().any(|key| key.row.is_erased())
+            || self.root_keys.iter().flatten().any(|root| !root.row.is_active())
+            || self.service_keys.iter().flatten().any(|key| key.row.state == ServiceKeyState::Replaced)
     }
 
     /// Applies the rows to the snapshot and advances it to `revision`. The quarantine comes first, because it decides
     /// which rows are ignored.
     pub(super) fn apply(self, snapshot: &mut Snapshot, revision: u64, seals: &Seals) {
-        self.quarantined.into_iter().for_each(|entry| snapshot.put_quarantined(entry.row, seals));
-        self.root_keys.into_iter().for_each(|root| snapshot.put_root_key(root.row, seals));
-        self.service_keys.into_iter().for_each(|key| snapshot.put_service_key(key.row, seals));
-        self.keys.into_iter().for_each(|key| snapshot.put_key(key, seals));
-        self.versions.into_iter().for_each(|version| snapshot.put_version(version, seals));
-        self.grants.into_iter().for_each(|grant| snapshot.put_grant(grant, seals));
-        let oldest = self.credentials.iter().filter(|credential| credential.row.removal.is_some());
+        self.quarantined.into_iter().flatten().for_each(|entry| snapshot.put_quarantined(entry.row, seals));
+        self.root_keys.into_iter().flatten().for_each(|root| snapshot.put_root_key(root.row, seals));
+        self.service_keys.into_iter().flatten().for_each(|key| snapshot.put_service_key(key.row, seals));
+        self.keys.into_iter().flatten().for_each(|key| snapshot.put_key(key, seals));
+        self.versions.into_iter().flatten().for_each(|version| snapshot.put_version(version, seals));
+        self.grants.into_iter().flatten().for_each(|grant| snapshot.put_grant(grant, seals));
+        let oldest = self.credentials.iter().flatten().filter(|credential| credential.row.removal.is_some());
         let oldest: Vec<CredentialId> = oldest.map(|credential| credential.row.id).collect();
-        self.credentials.into_iter().for_each(|credential| snapshot.put_credential(credential, seals));
+        self.credentials.into_iter().flatten().for_each(|credential| snapshot.put_credential(credential, seals));
         oldest.into_iter().for_each(|id| snapshot.note_oldest(id, self.is_first, seals));
         snapshot.advance(revision);
     }

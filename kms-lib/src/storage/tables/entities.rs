@@ -36,16 +36,40 @@ const QUARANTINED: &str = "entity_table, row_id, key_id, key_name, created_at, r
 /// The maximum number of versions in one query.
 const ASKED: usize = 64;
 
-/// Reads the rows that changed after a revision, or all rows. A malformed row is returned as an error of its own and
+/// Reads the keys that changed after a revision, or all keys. A malformed row is returned as an error of its own and
 /// does not hide the others.
 pub async fn keys_since(connection: &mut dyn Connection, revision: Option<u64>) -> Result<Vec<Sealed<Key>>> {
-    since(connection, &format!("SELECT {KEY} FROM \"keys\" WHERE revision > ?"), revision, 19, 18, read_key).await
+    let mut rows = Vec::new();
+    each_key_since(connection, revision, &mut |row| rows.push(row)).await?;
+    Ok(rows)
+}
+
+/// Like [`keys_since`], one by one.
+pub async fn each_key_since(
+    connection: &mut dyn Connection,
+    revision: Option<u64>,
+    each: &mut (dyn FnMut(Sealed<Key>) + Send),
+) -> Result<()> {
+    let table = Table { select: &format!("SELECT {KEY} FROM \"keys\""), key: &[("id", 19)], id: 19, seal: 18 };
+    since(connection, &table, revision, read_key, each).await
 }
 
 /// Reads the versions that changed after a revision.
 pub async fn versions_since(connection: &mut dyn Connection, revision: Option<u64>) -> Result<Vec<Sealed<KeyVersion>>> {
-    since(connection, &format!("SELECT {VERSION} FROM key_versions WHERE revision > ?"), revision, 12, 11, read_version)
-        .await
+    let mut rows = Vec::new();
+    each_version_since(connection, revision, &mut |row| rows.push(row)).await?;
+    Ok(rows)
+}
+
+/// Like [`versions_since`], one by one; usually those of one key in the order of their numbers.
+pub async fn each_version_since(
+    connection: &mut dyn Connection,
+    revision: Option<u64>,
+    each: &mut (dyn FnMut(Sealed<KeyVersion>) + Send),
+) -> Result<()> {
+    let select = format!("SELECT {VERSION} FROM key_versions");
+    let table = Table { select: &select, key: &[("key_id", 0), ("version", 1)], id: 12, seal: 11 };
+    since(connection, &table, revision, read_version, each).await
 }
 
 /// Returns the keys and numbers of at most `limit` versions that changed after a revision.
@@ -67,7 +91,19 @@ pub async fn versions_changed(
 
 /// Reads the grants that changed after a revision.
 pub async fn grants_since(connection: &mut dyn Connection, revision: Option<u64>) -> Result<Vec<Sealed<Grant>>> {
-    since(connection, &format!("SELECT {GRANT} FROM grants WHERE revision > ?"), revision, 13, 12, read_grant).await
+    let mut rows = Vec::new();
+    each_grant_since(connection, revision, &mut |row| rows.push(row)).await?;
+    Ok(rows)
+}
+
+/// Like [`grants_since`], one by one.
+pub async fn each_grant_since(
+    connection: &mut dyn Connection,
+    revision: Option<u64>,
+    each: &mut (dyn FnMut(Sealed<Grant>) + Send),
+) -> Result<()> {
+    let table = Table { select: &format!("SELECT {GRANT} FROM grants"), key: &[("id", 13)], id: 13, seal: 12 };
+    since(connection, &table, revision, read_grant, each).await
 }
 
 /// Reads the credentials that changed after a revision.
@@ -75,8 +111,20 @@ pub async fn credentials_since(
     connection: &mut dyn Connection,
     revision: Option<u64>,
 ) -> Result<Vec<Sealed<Credential>>> {
-    let sql = format!("SELECT {CREDENTIAL} FROM credentials WHERE revision > ?");
-    since(connection, &sql, revision, 10, 9, read_credential).await
+    let mut rows = Vec::new();
+    each_credential_since(connection, revision, &mut |row| rows.push(row)).await?;
+    Ok(rows)
+}
+
+/// Like [`credentials_since`], one by one.
+pub async fn each_credential_since(
+    connection: &mut dyn Connection,
+    revision: Option<u64>,
+    each: &mut (dyn FnMut(Sealed<Credential>) + Send),
+) -> Result<()> {
+    let select = format!("SELECT {CREDENTIAL} FROM credentials");
+    let table = Table { select: &select, key: &[("id", 10)], id: 10, seal: 9 };
+    since(connection, &table, revision, read_credential, each).await
 }
 
 /// Reads the entries of the quarantine that changed after a revision.
@@ -84,29 +132,42 @@ pub async fn quarantined_since(
     connection: &mut dyn Connection,
     revision: Option<u64>,
 ) -> Result<Vec<Sealed<Quarantined>>> {
-    let sql = format!("SELECT {QUARANTINED} FROM quarantine WHERE revision > ?");
-    since(connection, &sql, revision, 8, 7, read_quarantined).await
+    let mut rows = Vec::new();
+    let select = format!("SELECT {QUARANTINED} FROM quarantine");
+    let table = Table { select: &select, key: &[("id", 8)], id: 8, seal: 7 };
+    since(connection, &table, revision, read_quarantined, &mut |row| rows.push(row)).await?;
+    Ok(rows)
+}
+
+/// How a table is read: the statement, the columns of a key in whose order it can be read in pages, each with its place
+/// in the statement, and the places of the row's id and seal.
+struct Table<'a> {
+    select: &'a str,
+    key: &'a [(&'a str, usize)],
+    id: usize,
+    seal: usize,
 }
 
 async fn since<T: Send>(
     connection: &mut dyn Connection,
-    sql: &str,
+    table: &Table<'_>,
     revision: Option<u64>,
-    id: usize,
-    seal: usize,
     read: fn(&dyn Row) -> Result<T>,
-) -> Result<Vec<Sealed<T>>> {
-    // Without a revision, every row is read, whatever its revision column contains.
-    if let Some(revision) = revision {
-        return select(connection, sql.to_owned().into(), vec![revision.into()], Place { id, seal }, read).await;
-    }
-    let mut rows = Vec::new();
+    each: &mut (dyn FnMut(Sealed<T>) + Send),
+) -> Result<()> {
+    let place = Place { id: table.id, seal: table.seal };
     let mut keep = |row: &dyn Row| {
-        rows.push(sealed(row, &Place { id, seal }, read));
+        each(sealed(row, &place, read));
         Ok(())
     };
-    each_row_of(connection, sql.trim_end_matches(" WHERE revision > ?"), &[("id", id)], &mut keep).await?;
-    Ok(rows)
+    match revision {
+        Some(revision) => {
+            let sql = format!("{} WHERE revision > ?", table.select);
+            connection.query(sql.into(), vec![revision.into()], &mut keep).await
+        }
+        // Without a revision, every row is read, whatever its revision column contains.
+        None => each_row_of(connection, table.select, table.key, &mut keep).await,
+    }
 }
 
 /// Reads a row by its own id.
