@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use crate::types::audit::hex;
+use crate::types::audit::write_hex;
 use crate::types::context::Context;
 use crate::types::key::MaterialId;
 
@@ -36,7 +36,7 @@ pub fn additional_data(alg: EncryptionAlgorithm, id: &MaterialId, context: &Cont
     out.push_str("\",\"context\":{");
     write_members(&mut out, context);
     out.push_str("},\"fingerprint\":\"");
-    out.push_str(&hex(&id.fingerprint));
+    write_hex(&mut out, &id.fingerprint);
     out.push_str("\",\"format\":1,\"keyId\":\"");
     id.key.write_to(&mut out);
     out.push_str("\",\"version\":");
