@@ -59,10 +59,9 @@ def moto():
 
 def built(*arguments):
     """Builds with the profile of the shipped service. Returns whether the build succeeded."""
-    say(f"building: cargo build --profile service {' '.join(arguments)}")
-    command = ["cargo", "build", "--locked", "--profile", "service", *arguments]
+    command = ["cargo", "build", "--locked", "--release", *arguments]
     return subprocess.run(command, cwd=REPOSITORY, check=False).returncode == 0
 
 
 def target():
-    return Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")) / "service"
+    return Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")) / "release"
