@@ -2,11 +2,7 @@
 
 use std::slice;
 
-use kms_lib::Context;
-
-use crate::context::mkms_context;
 use crate::failure::{Failure, Outcome};
-use crate::handle;
 
 /// Bytes that a struct of a newer header may have at most.
 const STRUCT_BYTES: usize = 4_096;
@@ -55,27 +51,6 @@ pub unsafe fn optional_text<'a>(
     }
     // SAFETY: as the caller promises.
     unsafe { text(pointer, length, name) }.map(Some)
-}
-
-/// Reads an encryption context: NULL means the empty one.
-///
-/// # Safety
-/// As [`handle::get`].
-pub unsafe fn context(pointer: *const mkms_context, name: &'static str) -> Outcome<Context> {
-    // SAFETY: as the caller promises.
-    unsafe { optional_context(pointer, name) }.map(Option::unwrap_or_default)
-}
-
-/// Reads an optional encryption context.
-///
-/// # Safety
-/// As [`handle::get`].
-pub unsafe fn optional_context(pointer: *const mkms_context, name: &'static str) -> Outcome<Option<Context>> {
-    if pointer.is_null() {
-        return Ok(None);
-    }
-    // SAFETY: as the caller promises.
-    unsafe { handle::get(pointer, name) }?.snapshot().map(Some)
 }
 
 fn check_length(length: usize, name: &str) -> Outcome<()> {

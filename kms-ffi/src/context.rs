@@ -36,6 +36,27 @@ impl Opaque for mkms_context {
     const BOUND_TO_PROCESS: bool = false;
 }
 
+/// Reads an encryption context: NULL means the empty one.
+///
+/// # Safety
+/// As [`handle::get`].
+pub unsafe fn read(pointer: *const mkms_context, name: &'static str) -> Outcome<Context> {
+    // SAFETY: as the caller promises.
+    unsafe { read_optional(pointer, name) }.map(Option::unwrap_or_default)
+}
+
+/// Reads an optional encryption context.
+///
+/// # Safety
+/// As [`handle::get`].
+pub unsafe fn read_optional(pointer: *const mkms_context, name: &'static str) -> Outcome<Option<Context>> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: as the caller promises.
+    unsafe { handle::get(pointer, name) }?.snapshot().map(Some)
+}
+
 /// Creates an empty context, which the caller frees with `mkms_context_free`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.

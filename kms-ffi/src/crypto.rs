@@ -4,35 +4,19 @@ use std::ffi::c_char;
 
 use kms_lib::Ciphertext;
 use kms_lib::limits::RSA_2048_BYTES;
-use kms_lib::{DataKey, Decrypted, SignatureAlgorithm};
+use kms_lib::{DataKey, Decrypted};
 
+use crate::algorithm::{self, mkms_signing_algorithm};
 use crate::arguments;
 use crate::boundary::call;
 use crate::buffer::{self, mkms_buffer};
-use crate::context::mkms_context;
+use crate::context::{self, mkms_context};
 use crate::error::mkms_error;
-use crate::failure::{Failure, Outcome};
 use crate::handle;
 use crate::items::{self, mkms_decrypt_item, mkms_reencrypt_item};
 use crate::operation::mkms_operation;
 use crate::session::mkms_session;
 use crate::status::mkms_status;
-
-/// A signature algorithm: one of the constants `MKMS_SIGN_...`.
-pub type mkms_signing_algorithm = i32;
-/// RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017, 8.2).
-pub const MKMS_SIGN_RSA_PKCS1_SHA256: mkms_signing_algorithm = 1;
-/// RSASSA-PSS with SHA-256, MGF1-SHA256 and a salt of 32 bytes (RFC 8017, 8.1).
-pub const MKMS_SIGN_RSA_PSS_SHA256: mkms_signing_algorithm = 2;
-
-/// The signature algorithm with this number.
-pub fn algorithm(number: mkms_signing_algorithm) -> Outcome<SignatureAlgorithm> {
-    match number {
-        MKMS_SIGN_RSA_PKCS1_SHA256 => Ok(SignatureAlgorithm::RsaPkcs1Sha256),
-        MKMS_SIGN_RSA_PSS_SHA256 => Ok(SignatureAlgorithm::RsaPssSha256),
-        _ => Err(Failure::invalid("algorithm must be one of MKMS_SIGN_RSA_PKCS1_SHA256 and MKMS_SIGN_RSA_PSS_SHA256")),
-    }
-}
 
 /// Encrypts up to 64 MiB (RSA: 190 bytes) under the current version of a key, which `key` identifies by name or id. The
 /// ciphertext is bound to `context`. The caller frees it with `mkms_buffer_free`.
@@ -57,7 +41,7 @@ pub unsafe extern "C" fn mkms_encrypt(
     session = handle::get [session];
     key = arguments::text [key, key_len];
     plaintext = arguments::bytes [plaintext, plaintext_len];
-    context = arguments::context [context];
+    context = context::read [context];
     ciphertext = arguments::place [ciphertext];
     operation = arguments::optional_filled [operation];
     => {
@@ -93,7 +77,7 @@ pub unsafe extern "C" fn mkms_encrypt_into(
     session = handle::get [session];
     key = arguments::text [key, key_len];
     plaintext = arguments::bytes [plaintext, plaintext_len];
-    context = arguments::context [context];
+    context = context::read [context];
     ciphertext = arguments::output [ciphertext, ciphertext_capacity, ciphertext_len, "ciphertext_len"];
     operation = arguments::optional_filled [operation];
     => {
@@ -139,7 +123,7 @@ pub unsafe extern "C" fn mkms_decrypt(
     call!(error;
     session = handle::get [session];
     ciphertext = arguments::bytes [ciphertext, ciphertext_len];
-    context = arguments::context [context];
+    context = context::read [context];
     plaintext = arguments::place [plaintext];
     operation = arguments::optional_filled [operation];
     => {
@@ -172,7 +156,7 @@ pub unsafe extern "C" fn mkms_decrypt_into(
     call!(error;
     session = handle::get [session];
     ciphertext = arguments::bytes [ciphertext, ciphertext_len];
-    context = arguments::context [context];
+    context = context::read [context];
     plaintext = arguments::output [plaintext, plaintext_capacity, plaintext_len, "plaintext_len"];
     operation = arguments::optional_filled [operation];
     => {
@@ -237,7 +221,7 @@ pub unsafe extern "C" fn mkms_sign(
     signature = arguments::place [signature];
     operation = arguments::optional_filled [operation];
     => {
-        let done = session.session.sign(key, payload, self::algorithm(algorithm)?)?;
+        let done = session.session.sign(key, payload, algorithm::read(algorithm)?)?;
         operation.set(|| mkms_operation::new(done.key, done.version, &done.receipt));
         signature.set(buffer::made(done.signature));
         Ok(())
@@ -271,7 +255,7 @@ pub unsafe extern "C" fn mkms_sign_into(
     signature = arguments::output [signature, signature_capacity, signature_len, "signature_len"];
     operation = arguments::optional_filled [operation];
     => {
-        let algorithm = self::algorithm(algorithm)?;
+        let algorithm = algorithm::read(algorithm)?;
         signature.require(RSA_2048_BYTES)?;
         let done = session.session.sign(key, payload, algorithm)?;
         operation.set(|| mkms_operation::new(done.key, done.version, &done.receipt));
@@ -305,7 +289,7 @@ pub unsafe extern "C" fn mkms_sign_with_version(
     signature = arguments::place [signature];
     operation = arguments::optional_filled [operation];
     => {
-        let done = session.session.sign_with_version(key, version, payload, self::algorithm(algorithm)?)?;
+        let done = session.session.sign_with_version(key, version, payload, algorithm::read(algorithm)?)?;
         operation.set(|| mkms_operation::new(done.key, done.version, &done.receipt));
         signature.set(buffer::made(done.signature));
         Ok(())
@@ -343,7 +327,7 @@ pub unsafe extern "C" fn mkms_verify(
     operation = arguments::optional_filled [operation];
     => {
         let version = Some(version).filter(|version| *version > 0);
-        let done = session.session.verify(key, payload, signature, self::algorithm(algorithm)?, version)?;
+        let done = session.session.verify(key, payload, signature, algorithm::read(algorithm)?, version)?;
         operation.set(|| mkms_operation::of_verification(done.version, &done.receipt));
         valid.set(done.valid);
         Ok(())
@@ -371,7 +355,7 @@ pub unsafe extern "C" fn mkms_generate_data_key(
     call!(error;
     session = handle::get [session];
     key = arguments::text [key, key_len];
-    context = arguments::context [context];
+    context = context::read [context];
     plaintext = arguments::optional_place [plaintext];
     ciphertext = arguments::place [ciphertext];
     operation = arguments::optional_filled [operation];
@@ -415,7 +399,7 @@ pub unsafe extern "C" fn mkms_generate_data_key_into(
     session = handle::get [session];
     key = arguments::text [key, key_len];
     plaintext = arguments::output [plaintext, data_key_len, &raw mut written, "plaintext"];
-    context = arguments::context [context];
+    context = context::read [context];
     ciphertext = arguments::output [ciphertext, ciphertext_capacity, ciphertext_len, "ciphertext_len"];
     operation = arguments::optional_filled [operation];
     => {

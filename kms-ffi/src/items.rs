@@ -4,9 +4,9 @@ use std::ffi::c_char;
 
 use kms_lib::{DecryptItem, EncryptItem, KeyRef, ReencryptItem, SignItem, VerifyItem};
 
+use crate::algorithm::{self, mkms_signing_algorithm};
 use crate::arguments::{self, Extensible};
-use crate::context::mkms_context;
-use crate::crypto::{algorithm, mkms_signing_algorithm};
+use crate::context::{self, mkms_context};
 use crate::failure::{Failure, Outcome};
 
 /// A plaintext of a batch. Set `size` to `sizeof(mkms_encrypt_item)`.
@@ -154,7 +154,7 @@ pub unsafe fn read_encrypt<'a>(item: &mkms_encrypt_item) -> Outcome<EncryptItem<
     // SAFETY: as the caller promises.
     let plaintext = unsafe { arguments::bytes(item.plaintext, item.plaintext_len, "plaintext of an item") }?;
     // SAFETY: as the caller promises.
-    let context = unsafe { arguments::context(item.context, "context of an item") }?;
+    let context = unsafe { context::read(item.context, "context of an item") }?;
     Ok(EncryptItem::new(key, plaintext, context))
 }
 
@@ -178,7 +178,7 @@ pub unsafe fn read_decrypt<'a>(item: &mkms_decrypt_item) -> Outcome<DecryptItem<
     // SAFETY: as the caller promises.
     let ciphertext = unsafe { arguments::bytes(item.ciphertext, item.ciphertext_len, "ciphertext of an item") }?;
     // SAFETY: as the caller promises.
-    let context = unsafe { arguments::context(item.context, "context of an item") }?;
+    let context = unsafe { context::read(item.context, "context of an item") }?;
     // SAFETY: as the caller promises.
     let aad = unsafe { arguments::optional_text(item.imported_aad, item.imported_aad_len, "imported_aad of an item") }?;
     let mut read = DecryptItem::new(ciphertext, context);
@@ -199,7 +199,7 @@ pub unsafe fn read_sign<'a>(item: &mkms_sign_item) -> Outcome<SignItem<'a>> {
     let key = unsafe { arguments::text(item.key, item.key_len, "key of an item") }?;
     // SAFETY: as the caller promises.
     let payload = unsafe { arguments::bytes(item.payload, item.payload_len, "payload of an item") }?;
-    let mut read = SignItem::new(key, payload, algorithm(item.algorithm)?);
+    let mut read = SignItem::new(key, payload, algorithm::read(item.algorithm)?);
     read.version = number(item.version);
     Ok(read)
 }
@@ -215,7 +215,7 @@ pub unsafe fn read_verify<'a>(item: &mkms_verify_item) -> Outcome<VerifyItem<'a>
     let payload = unsafe { arguments::bytes(item.payload, item.payload_len, "payload of an item") }?;
     // SAFETY: as the caller promises.
     let signature = unsafe { arguments::bytes(item.signature, item.signature_len, "signature of an item") }?;
-    let mut read = VerifyItem::new(key, payload, signature, algorithm(item.algorithm)?);
+    let mut read = VerifyItem::new(key, payload, signature, algorithm::read(item.algorithm)?);
     read.version = number(item.version);
     Ok(read)
 }
@@ -228,11 +228,11 @@ pub unsafe fn read_reencrypt<'a>(item: &mkms_reencrypt_item) -> Outcome<Reencryp
     // SAFETY: as the caller promises.
     let ciphertext = unsafe { arguments::bytes(item.ciphertext, item.ciphertext_len, "ciphertext of an item") }?;
     // SAFETY: as the caller promises.
-    let context = unsafe { arguments::context(item.context, "context of an item") }?;
+    let context = unsafe { context::read(item.context, "context of an item") }?;
     // SAFETY: as the caller promises.
     let key = unsafe { arguments::optional_text(item.destination, item.destination_len, "destination of an item") }?;
     // SAFETY: as the caller promises.
-    let new = unsafe { arguments::optional_context(item.destination_context, "destination_context of an item") }?;
+    let new = unsafe { context::read_optional(item.destination_context, "destination_context of an item") }?;
     let mut read = ReencryptItem::new(ciphertext, context);
     (read.destination, read.destination_context) = (key.map(KeyRef::from), new);
     Ok(read)

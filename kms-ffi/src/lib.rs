@@ -12,6 +12,7 @@
 #![allow(clippy::too_many_arguments, reason = "in C, a view is two arguments and a result another one")]
 #![warn(clippy::undocumented_unsafe_blocks, clippy::multiple_unsafe_ops_per_block)]
 
+pub mod algorithm;
 mod arguments;
 pub mod audit;
 pub mod batch;
@@ -22,6 +23,7 @@ pub mod config_root_keys;
 pub mod context;
 pub mod crypto;
 pub mod error;
+pub mod error_info;
 mod failure;
 mod handle;
 pub mod import;

@@ -10,7 +10,7 @@ use kms_lib::{Context, Error, ErrorCode, StreamDecryptor, StreamEncryptor, Strea
 use crate::arguments::{self, Extensible};
 use crate::boundary::{call, free};
 use crate::buffer::mkms_buffer;
-use crate::context::mkms_context;
+use crate::context::{self, mkms_context};
 use crate::error::mkms_error;
 use crate::failure::{Failure, Outcome};
 use crate::handle::{self, Opaque, tag};
@@ -130,7 +130,7 @@ pub unsafe extern "C" fn mkms_encrypt_stream(
     call!(error;
     session = handle::get [session];
     key = arguments::text [key, key_len];
-    context = arguments::context [context];
+    context = context::read [context];
     callbacks = callbacks [read, write, user];
     summary = arguments::optional_filled [summary];
     => {
@@ -160,7 +160,7 @@ pub unsafe extern "C" fn mkms_decrypt_stream(
 ) -> mkms_status {
     call!(error;
     session = handle::get [session];
-    context = arguments::context [context];
+    context = context::read [context];
     callbacks = callbacks [read, write, user];
     summary = arguments::optional_filled [summary];
     => {
@@ -201,7 +201,7 @@ pub unsafe extern "C" fn mkms_encryptor_new(
     call!(error;
     session = handle::get [session];
     key = arguments::text [key, key_len];
-    context = arguments::context [context];
+    context = context::read [context];
     encryptor = arguments::place [encryptor];
     => {
         encryptor.set(handle::new(Mutex::new(Some(session.session.encrypt_stream(key, &context)?))));
@@ -312,7 +312,7 @@ pub unsafe extern "C" fn mkms_decryptor_new(
 ) -> mkms_status {
     call!(error;
     session = handle::get_here [session];
-    context = arguments::context [context];
+    context = context::read [context];
     decryptor = arguments::place [decryptor];
     => {
         context.check()?;

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use kms_lib::ErrorCode;
 
 /// The sources, in the order of the header.
-const SOURCES: [&str; 21] = [
+const SOURCES: [&str; 23] = [
     "version",
     "status",
     "error",
+    "error_info",
     "buffer",
     "context",
     "config",
@@ -19,6 +20,7 @@ const SOURCES: [&str; 21] = [
     "kms",
     "operation",
     "session",
+    "algorithm",
     "crypto",
     "items",
     "batch",

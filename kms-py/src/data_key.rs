@@ -10,8 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::buffers::bytes;
-use crate::errors::{Failure, Outcome};
-use crate::kms::not_portable;
+use crate::errors::{Failure, Outcome, not_portable};
 use crate::results::Receipt;
 
 /// A plaintext, and the number of memoryviews of it that are alive.

@@ -50,6 +50,12 @@ pub fn wrong_type(message: impl Display) -> Failure {
     Failure::Python(PyTypeError::new_err(message.to_string()))
 }
 
+/// The exception for pickling or copying a handle.
+pub fn not_portable(kind: &str) -> PyErr {
+    let text = format!("a {kind} can be neither pickled nor copied: open the service in the process that uses it");
+    PyTypeError::new_err(text)
+}
+
 /// The Python function that creates exceptions. It is looked up when the module is imported, because imports fail while
 /// the interpreter shuts down.
 pub fn maker(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {

@@ -1,13 +1,9 @@
 //! Opening and closing a service.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
 use kms_lib::json::Jobs;
-use kms_lib::{Actor, BackupOptions, Error, Progress};
-use pyo3::exceptions::PyTypeError;
+use kms_lib::{Actor, BackupOptions, Progress};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -15,68 +11,10 @@ use crate::answer::{load, nothing};
 use crate::arguments::{Named, Path, Text, with_request};
 use crate::call::{Caller, Meter, Work, once};
 use crate::config::{Config, read};
-use crate::engine::{Engine, Local};
-use crate::errors::{Outcome, raised};
+use crate::engine::Engine;
+use crate::errors::{Outcome, not_portable};
+use crate::service::Service;
 use crate::session::Session;
-
-/// The maximum time that the shutdown of the interpreter waits for a service that was not closed.
-const CLOSING: Duration = Duration::from_secs(10);
-
-/// An open service, which its handle and its sessions share.
-pub struct Service {
-    /// The service of the library, which a forked child must not use.
-    pub kms: Local<kms_lib::Kms>,
-    /// Calls operations of the service.
-    pub caller: Caller,
-    engine: Arc<Engine>,
-    closed: AtomicBool,
-}
-
-/// The services to close when the interpreter shuts down.
-static OPEN: Mutex<Vec<Weak<Service>>> = Mutex::new(Vec::new());
-/// For each service that is being closed in the background: the process that closes it, and a channel that is
-/// disconnected when it is closed. A forked child must not wait for services of its parent.
-static CLOSING_LATE: Mutex<Vec<(u32, Receiver<()>)>> = Mutex::new(Vec::new());
-
-impl Service {
-    fn new(engine: Arc<Engine>, asynchronous: bool, kms: kms_lib::Kms) -> Arc<Self> {
-        let caller = Caller::new(Arc::clone(&engine), asynchronous);
-        let service = Arc::new(Self { kms: Local::new(kms), caller, engine, closed: AtomicBool::new(false) });
-        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|other| other.strong_count() > 0);
-        open.push(Arc::downgrade(&service));
-        service
-    }
-
-    /// The runtime. For the benchmark.
-    #[cfg(feature = "bench")]
-    pub fn engine(&self) -> Arc<Engine> {
-        Arc::clone(&self.engine)
-    }
-}
-
-impl Drop for Service {
-    /// Closes a service in the background that the program did not close, so that acknowledged operations reach the
-    /// log. The shutdown of the interpreter waits for it.
-    fn drop(&mut self) {
-        if self.caller.check().is_err() || self.closed.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        let (kms, engine) = (kms_lib::Kms::clone(&self.kms), Arc::clone(&self.engine));
-        let (done, waiting) = channel();
-        let mut closing = CLOSING_LATE.lock().unwrap_or_else(PoisonError::into_inner);
-        closing.retain(|(_, other)| other.try_recv() == Err(TryRecvError::Empty));
-        closing.push((std::process::id(), waiting));
-        self.engine.spawn(async move {
-            if let Err(error) = kms.close().await {
-                tracing::error!(%error, "a service that was dropped without being closed could not be closed");
-            }
-            drop((kms, done));
-            // The runtime must live as long as this task.
-            drop(engine);
-        });
-    }
-}
 
 /// A service that is open on one store. It can be used from any thread.
 ///
@@ -240,13 +178,13 @@ impl Kms {
     fn close<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
         self.service.caller.check()?;
         let kms = kms_lib::Kms::clone(&self.service.kms);
-        self.service.closed.store(true, Ordering::SeqCst);
+        self.service.mark_closed();
         self.service.caller.call(py, Work::Long, async move { kms.close().await }, nothing)
     }
     /// Whether ``close`` was called.
     #[getter]
     fn closed(&self) -> bool {
-        self.service.closed.load(Ordering::SeqCst)
+        self.service.is_closed()
     }
     fn __enter__(this: Py<Self>) -> Py<Self> {
         this
@@ -268,12 +206,6 @@ impl Kms {
     fn __repr__(&self) -> &'static str {
         if self.closed() { "<Kms, closed>" } else { "<Kms>" }
     }
-}
-
-/// The exception for pickling or copying a handle.
-pub fn not_portable(kind: &str) -> PyErr {
-    let text = format!("a {kind} can be neither pickled nor copied: open the service in the process that uses it");
-    PyTypeError::new_err(text)
 }
 
 /// Opens a store for `AsyncKms`.
@@ -321,30 +253,4 @@ pub fn restore<'py>(
     let (config, (options, work)) = (config.0.clone(), backup_options(progress));
     let restoring = async move { kms_lib::Kms::restore_with(&config, path.0, &options).await };
     once(py, asynchronous, work, restoring, load("BackupReport"))
-}
-
-/// Closes services that are still open when the interpreter shuts down, so that acknowledged operations are written; a
-/// failure is printed.
-#[pyfunction]
-#[pyo3(name = "_close_all")]
-pub fn close_all(py: Python<'_>) {
-    let open = std::mem::take(&mut *OPEN.lock().unwrap_or_else(PoisonError::into_inner));
-    for service in open.iter().filter_map(Weak::upgrade) {
-        if service.caller.check().is_err() || service.closed.swap(true, Ordering::SeqCst) {
-            continue;
-        }
-        let closing = std::pin::pin!(service.kms.close());
-        let closed = py.detach(|| service.engine.wait(closing, CLOSING));
-        let late = || Err(Error::new(kms_lib::ErrorCode::Closed, "the service could not be closed in time"));
-        if let Err(error) = closed.unwrap_or_else(late) {
-            raised(py, &error).write_unraisable(py, None);
-        }
-    }
-    let closing = std::mem::take(&mut *CLOSING_LATE.lock().unwrap_or_else(PoisonError::into_inner));
-    py.detach(|| {
-        for (_, done) in closing.into_iter().filter(|(process, _)| *process == std::process::id()) {
-            // The channel is disconnected when the service is closed; a failure was logged.
-            let _ = done.recv_timeout(CLOSING);
-        }
-    });
 }

@@ -21,6 +21,7 @@ mod kms;
 mod logging;
 mod mailbox;
 mod results;
+mod service;
 mod session;
 mod settings;
 mod stream;
@@ -63,13 +64,15 @@ mod _native {
     #[pymodule_export]
     use super::errors::error_codes;
     #[pymodule_export]
-    use super::kms::{Kms, close_all, open, restore, verify_backup};
+    use super::kms::{Kms, open, restore, verify_backup};
     #[pymodule_export]
     use super::logging::{next_events, set_log_level};
     #[pymodule_export]
     use super::results::{
         Ciphertext, Decrypted, Encrypted, Receipt, Reencrypted, Signature, StreamSummary, Verification, Written,
     };
+    #[pymodule_export]
+    use super::service::close_all;
     #[pymodule_export]
     use super::session::Session;
     #[pymodule_export]

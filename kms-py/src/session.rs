@@ -18,8 +18,8 @@ use crate::answer::load;
 use crate::arguments::{Text, with_request};
 use crate::call::Work;
 use crate::engine::Local;
-use crate::errors::Outcome;
-use crate::kms::{Service, not_portable};
+use crate::errors::{Outcome, not_portable};
+use crate::service::Service;
 
 /// The operations of one actor. A session can be used from any thread, and is cheap to create.
 ///

@@ -9,8 +9,7 @@ use pyo3::types::PyBytes;
 
 use crate::buffers::{Input, bytes};
 use crate::engine::Local;
-use crate::errors::{Failure, Outcome};
-use crate::kms::not_portable;
+use crate::errors::{Failure, Outcome, not_portable};
 use crate::results::StreamSummary;
 
 /// A stream that one thread at a time uses. It is taken out meanwhile, so that no thread waits with the GIL held.
