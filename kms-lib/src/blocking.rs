@@ -19,6 +19,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::io::{Read, Write};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::{Handle, Runtime};
@@ -78,7 +79,8 @@ impl Engine {
         }
         check_thread()?;
         reseed(self.process);
-        self.handle.block_on(work)
+        // The runtime moves what it is given several times, and the state of an operation has kilobytes.
+        self.handle.block_on(pin!(work))
     }
 }
 
