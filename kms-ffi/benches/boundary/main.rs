@@ -1,9 +1,12 @@
 //! The cost of the C boundary: the same calls on one service through the functions of the header and through the
 //! blocking Rust interface, in turns, and raw AES-256-GCM of OpenSSL beside them (`openssl speed`).
 //!
-//! `cargo bench -p kms-ffi` prints the table of docs/c.md.
+//! `cargo bench -p kms-ffi --profile dist` prints the table of docs/c.md; with `-- instructions` it counts what the
+//! calling thread executes, with valgrind. That does not depend on what else the machine does.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod instructions;
 
 use std::ffi::c_char;
 use std::hint::black_box;
@@ -78,6 +81,7 @@ impl Drop for Service {
 }
 
 /// Encrypts through the header, with `operation` NULL or filled.
+#[inline(never)]
 fn encrypt_c(session: *const mkms_session, out: &mut [u8], operation: *mut mkms_operation) -> (i32, usize) {
     let mut length = 0;
     // SAFETY: pointers and lengths are those of living memory.
@@ -99,6 +103,7 @@ fn encrypt_c(session: *const mkms_session, out: &mut [u8], operation: *mut mkms_
     (status, length)
 }
 
+#[inline(never)]
 fn decrypt_c(session: *const mkms_session, ciphertext: &[u8], out: &mut [u8]) -> i32 {
     let mut length = 0;
     // SAFETY: pointers and lengths are those of living memory.
@@ -117,13 +122,65 @@ fn decrypt_c(session: *const mkms_session, ciphertext: &[u8], out: &mut [u8]) ->
     }
 }
 
-/// Nanoseconds of one call, of so many.
-fn each(calls: u32, mut call: impl FnMut()) -> f64 {
-    let start = Instant::now();
-    for _ in 0..calls {
-        call();
+/// The calls that are compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Call {
+    RustEncrypt,
+    Encrypt,
+    EncryptDescribed,
+    RustDecrypt,
+    Decrypt,
+}
+
+impl Call {
+    const ALL: [Self; 5] = [Self::RustEncrypt, Self::Encrypt, Self::EncryptDescribed, Self::RustDecrypt, Self::Decrypt];
+
+    /// The same call in Rust.
+    fn in_rust(self) -> Self {
+        match self {
+            Self::RustEncrypt | Self::Encrypt | Self::EncryptDescribed => Self::RustEncrypt,
+            Self::RustDecrypt | Self::Decrypt => Self::RustDecrypt,
+        }
     }
-    start.elapsed().as_nanos() as f64 / f64::from(calls)
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::RustEncrypt | Self::Encrypt => "encrypt 256 bytes",
+            Self::EncryptDescribed => "encrypt 256 bytes, with an `mkms_operation`",
+            Self::RustDecrypt | Self::Decrypt => "decrypt 256 bytes",
+        }
+    }
+}
+
+/// A service with everything that the calls need.
+struct Calls {
+    service: Service,
+    context: Context,
+    sealed: Vec<u8>,
+    out: [u8; 512],
+    operation: mkms_operation,
+}
+
+impl Calls {
+    fn new(ack: AuditAck) -> Self {
+        let (service, context) = (Service::open(ack), Context::new());
+        let sealed = rust_encrypt(&service.rust, KEY, &PLAINTEXT, &context).unwrap().ciphertext;
+        // SAFETY: integers alone.
+        let mut operation: mkms_operation = unsafe { std::mem::zeroed() };
+        operation.size = size_of::<mkms_operation>();
+        Self { service, context, sealed, out: [0; 512], operation }
+    }
+
+    fn make(&mut self, call: Call) {
+        let (rust, c) = (&self.service.rust, self.service.session);
+        match call {
+            Call::RustEncrypt => drop(black_box(rust_encrypt(rust, KEY, &PLAINTEXT, &self.context).unwrap())),
+            Call::Encrypt => assert_eq!(encrypt_c(c, &mut self.out, null_mut()).0, MKMS_OK),
+            Call::EncryptDescribed => assert_eq!(encrypt_c(c, &mut self.out, &raw mut self.operation).0, MKMS_OK),
+            Call::RustDecrypt => drop(black_box(rust_decrypt(rust, &self.sealed, &self.context).unwrap())),
+            Call::Decrypt => assert_eq!(decrypt_c(c, &self.sealed, &mut self.out), MKMS_OK),
+        }
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -131,59 +188,42 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Both interfaces in turns, so that what the machine does meanwhile meets both: the medians, and the median
-/// difference.
-fn compare(rounds: usize, mut rust: impl FnMut() -> f64, mut c: impl FnMut() -> f64) -> (f64, f64, f64) {
-    let (mut of_rust, mut of_c, mut differences) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..rounds {
-        let (first, second) = if round % 2 == 0 {
-            let a = rust();
-            (a, c())
-        } else {
-            let b = c();
-            (rust(), b)
-        };
-        of_rust.push(first);
-        of_c.push(second);
-        differences.push(second - first);
+/// A shuffled order of the calls (Fisher-Yates, xorshift64). With a fixed order, always the same call would wake the
+/// ledger, or follow one that did.
+fn shuffled(state: &mut u64) -> [Call; 5] {
+    let mut order = Call::ALL;
+    for last in (1..order.len()).rev() {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        order.swap(last, (*state % (last as u64 + 1)) as usize);
     }
-    (median(of_rust), median(of_c), median(differences))
+    order
 }
 
-fn row(what: &str, (rust, c, difference): (f64, f64, f64)) {
-    println!("| {what} | {:.2} us | {:.2} us | {difference:.0} ns |", rust / 1000.0, c / 1000.0);
-}
-
-fn measure(ack: AuditAck, name: &str, rounds: usize, calls: u32) {
-    let service = Service::open(ack);
-    let (rust, c, context, mut out) = (&service.rust, service.session, Context::new(), [0; 512]);
-    // A fresh service grows its file, its queues and its caches: not what is measured.
-    for _ in 0..rounds {
-        drop(black_box(rust_encrypt(rust, KEY, &PLAINTEXT, &context).unwrap()));
-        assert_eq!(encrypt_c(c, &mut out, null_mut()).0, MKMS_OK);
+/// Makes every call once in each round, and prints the medians, and the median of the differences within a round.
+fn measure(ack: AuditAck, name: &str, rounds: usize) {
+    let mut calls = Calls::new(ack);
+    let mut random = 0x9e37_79b9_7f4a_7c15;
+    let mut taken = Call::ALL.map(|call| (call, Vec::new()));
+    // A fresh service grows its file, its queues and its caches: the first rounds do not count.
+    for round in 0..rounds * 3 / 2 {
+        for call in shuffled(&mut random) {
+            let start = Instant::now();
+            calls.make(call);
+            let nanoseconds = start.elapsed().as_nanos() as f64;
+            if round >= rounds / 2 {
+                taken.iter_mut().filter(|(of, _)| *of == call).for_each(|(_, values)| values.push(nanoseconds));
+            }
+        }
     }
-    let encrypted = compare(
-        rounds,
-        || each(calls, || drop(black_box(rust_encrypt(rust, KEY, &PLAINTEXT, &context).unwrap()))),
-        || each(calls, || assert_eq!(encrypt_c(c, &mut out, null_mut()).0, MKMS_OK)),
-    );
-    row(&format!("encrypt 256 bytes, {name}"), encrypted);
-    // SAFETY: integers alone.
-    let mut operation: mkms_operation = unsafe { std::mem::zeroed() };
-    operation.size = size_of::<mkms_operation>();
-    let described = compare(
-        rounds,
-        || each(calls, || drop(black_box(rust_encrypt(rust, KEY, &PLAINTEXT, &context).unwrap()))),
-        || each(calls, || assert_eq!(encrypt_c(c, &mut out, &raw mut operation).0, MKMS_OK)),
-    );
-    row(&format!("encrypt 256 bytes, {name}, with an mkms_operation"), described);
-    let sealed = rust_encrypt(rust, KEY, &PLAINTEXT, &context).unwrap().ciphertext;
-    let decrypted = compare(
-        rounds,
-        || each(calls, || drop(black_box(rust_decrypt(rust, &sealed, &context).unwrap()))),
-        || each(calls, || assert_eq!(decrypt_c(c, &sealed, &mut out), MKMS_OK)),
-    );
-    row(&format!("decrypt 256 bytes, {name}"), decrypted);
+    let of = |call: Call| taken.iter().find(|(of, _)| *of == call).map(|(_, values)| values.clone()).unwrap();
+    for call in Call::ALL.into_iter().filter(|call| *call != call.in_rust()) {
+        let (rust, c) = (of(call.in_rust()), of(call));
+        let difference = median(c.iter().zip(&rust).map(|(c, rust)| c - rust).collect());
+        let (rust, c) = (median(rust) / 1000.0, median(c) / 1000.0);
+        println!("| {}, {name} | {rust:.2} us | {c:.2} us | {difference:.0} ns |", call.name());
+    }
 }
 
 /// The boundary alone: all arguments are read, and the call is refused for want of room. It includes making the
@@ -191,8 +231,13 @@ fn measure(ack: AuditAck, name: &str, rounds: usize, calls: u32) {
 fn boundary() {
     let service = Service::open(AuditAck::Queued);
     let refused = || assert_eq!(encrypt_c(service.session, &mut [], null_mut()).0, MKMS_BUFFER_TOO_SMALL);
-    let samples = (0..21).map(|_| each(100_000, refused));
-    println!("| arguments read, call refused for want of room | - | {:.0} ns | - |", median(samples.collect()));
+    let sample = || {
+        let start = Instant::now();
+        (0..100_000).for_each(|_| refused());
+        start.elapsed().as_nanos() as f64 / 1e5
+    };
+    let samples = (0..21).map(|_| sample()).collect();
+    println!("| arguments read, call refused for want of room | - | {:.0} ns | - |", median(samples));
 }
 
 fn openssl() {
@@ -208,10 +253,16 @@ fn openssl() {
 }
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["instructions"] => return instructions::compare(),
+        ["instructions", call, count] => return instructions::run(call, count.parse().unwrap()),
+        _ => {}
+    }
     println!("| call | Rust | C | median difference |\n| --- | --- | --- | --- |");
     // Call by call: what the ledgers' threads take meanwhile meets few calls of either.
-    measure(AuditAck::Queued, "queued", 40_001, 1);
-    measure(AuditAck::Durable, "durable", 1_001, 1);
+    measure(AuditAck::Queued, "queued", 40_000);
+    measure(AuditAck::Durable, "durable", 1_000);
     boundary();
     openssl();
 }
