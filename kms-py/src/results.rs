@@ -3,6 +3,7 @@
 use kms_lib::{KeyId, KeyType};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use pyo3::{PyClass, PyClassInitializer, ffi};
 
 use crate::buffers::{Input, bytes};
 use crate::errors::Outcome;
@@ -40,6 +41,15 @@ impl Receipt {
     fn __repr__(&self) -> String {
         format!("Receipt(seq={})", self.seq)
     }
+}
+
+/// Creates the object of a result that refers to `bytes` only. It cannot be part of a cycle, so the garbage collector
+/// need not visit it: a batch makes a thousand, which would be visited several times.
+fn untracked<T: PyClass + Into<PyClassInitializer<T>>>(py: Python<'_>, made: T) -> PyResult<Py<PyAny>> {
+    let made = Py::new(py, made)?;
+    // SAFETY: the object is alive, and its type supports garbage collection, as all native classes do.
+    unsafe { ffi::PyObject_GC_UnTrack(made.as_ptr().cast()) };
+    Ok(made.into_any())
 }
 
 /// Defines a result class: the key, version and receipt of an operation, and its specific fields.
@@ -108,7 +118,7 @@ impl Encrypted {
             ciphertext: bytes(py, &done.ciphertext),
             key_type: done.key_type,
         };
-        Ok(Py::new(py, made)?.into_any())
+        untracked(py, made)
     }
 }
 
@@ -132,7 +142,7 @@ impl Decrypted {
     pub fn object(py: Python<'_>, done: kms_lib::Decrypted) -> PyResult<Py<PyAny>> {
         let plaintext = bytes(py, &done.plaintext);
         let made = Self { key: done.key, version: done.version, receipt: done.receipt, plaintext };
-        Ok(Py::new(py, made)?.into_any())
+        untracked(py, made)
     }
 }
 
@@ -157,7 +167,7 @@ impl Written {
         length: usize,
         (key, version, receipt): (KeyId, u32, kms_lib::Receipt),
     ) -> PyResult<Py<PyAny>> {
-        Ok(Py::new(py, Self { key, version, receipt, length })?.into_any())
+        untracked(py, Self { key, version, receipt, length })
     }
 }
 
@@ -180,7 +190,7 @@ impl Signature {
     pub fn object(py: Python<'_>, done: kms_lib::Signature) -> PyResult<Py<PyAny>> {
         let signature = bytes(py, &done.signature);
         let made = Self { key: done.key, version: done.version, receipt: done.receipt, signature };
-        Ok(Py::new(py, made)?.into_any())
+        untracked(py, made)
     }
 }
 
@@ -245,7 +255,7 @@ impl Reencrypted {
             source_key: done.source_key,
             source_version: done.source_version,
         };
-        Ok(Py::new(py, made)?.into_any())
+        untracked(py, made)
     }
 }
 

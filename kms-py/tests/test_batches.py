@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,15 @@ def test_a_thousand_items_keep_their_order(alice: Session) -> None:
     opened = alice.decrypt_batch(items)
     assert [item.plaintext for item in opened if isinstance(item, mini_kms.Decrypted)] == plaintexts
     assert len({item.receipt for item in opened if isinstance(item, mini_kms.Decrypted)}) == 1, "one record for all"
+
+
+def test_results_do_not_burden_the_garbage_collector(alice: Session) -> None:
+    sealed = alice.encrypt_batch([EncryptItem("users", b"one"), EncryptItem("users", b"two")])
+    assert not any(gc.is_tracked(item) for item in sealed)
+    opened = alice.decrypt_batch(
+        [DecryptItem(item.ciphertext) for item in sealed if isinstance(item, mini_kms.Encrypted)]
+    )
+    assert not any(gc.is_tracked(item) for item in opened)
 
 
 def test_items_fail_alone(alice: Session) -> None:

@@ -1,11 +1,12 @@
 //! Batches: many operations in one call, which releases the GIL once. The result of a failed item is its exception.
 
 use kms_lib::{Context, EncryptItem, KeyRef, ReencryptItem, Result, SignItem, SignatureAlgorithm, VerifyItem};
+use pyo3::Borrowed;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
 use super::Session;
-use super::crypto::Expected;
+use super::crypto::{Expected, Rare};
 use crate::arguments::{Key, Named, Text, read_context};
 use crate::buffers::Input;
 use crate::call::Work;
@@ -15,15 +16,20 @@ use crate::results::{Decrypted, Encrypted, Reencrypted, Signature, Verification}
 /// The parts of an item: a tuple that may omit parts with a default.
 struct Parts<'a, 'py> {
     session: &'a Session,
-    parts: Bound<'py, PyTuple>,
+    parts: &'a Bound<'py, PyTuple>,
+    count: usize,
 }
 
-impl<'py> Parts<'_, 'py> {
-    fn get(&self, index: usize) -> Option<Bound<'py, PyAny>> {
-        self.parts.get_item(index).ok().filter(|part| !part.is_none())
+impl<'a, 'py> Parts<'a, 'py> {
+    fn get(&self, index: usize) -> Option<Borrowed<'a, 'py, PyAny>> {
+        // Asking for a part beyond the end would make an exception, which costs more than all parts together.
+        if index >= self.count {
+            return None;
+        }
+        self.parts.get_borrowed_item(index).ok().filter(|part| !part.is_none())
     }
 
-    fn needed(&self, index: usize, what: &str) -> Outcome<Bound<'py, PyAny>> {
+    fn needed(&self, index: usize, what: &str) -> Outcome<Borrowed<'a, 'py, PyAny>> {
         self.get(index).ok_or_else(|| wrong_type(format!("an item of the batch has no {what}")))
     }
 
@@ -51,6 +57,17 @@ impl<'py> Parts<'_, 'py> {
         Ok(self.get(index).map(|text| text.extract::<Text>()).transpose()?.map(|text| text.0))
     }
 
+    /// The last parts of an item to decrypt.
+    fn rare(&self) -> Outcome<Rare> {
+        Ok(Rare {
+            iv: self.optional_bytes(4, "iv")?,
+            auth_tag: self.optional_bytes(5, "auth_tag")?,
+            oaep_version: self.number(6)?,
+            imported_aad: self.optional_text(7)?,
+            is_imported: self.flag(8)?,
+        })
+    }
+
     fn flag(&self, index: usize) -> Outcome<bool> {
         Ok(self.get(index).map(|flag| flag.extract()).transpose()?.unwrap_or(false))
     }
@@ -62,7 +79,8 @@ impl<'py> Parts<'_, 'py> {
     /// Reads the bytes of a part. The items keep them alive: the list of items is an argument of the call, or lives as
     /// long as the call.
     fn bytes(&self, index: usize, what: &str) -> Outcome<Input> {
-        self.session.input(&self.needed(index, what)?, what)
+        let part = self.needed(index, what)?;
+        self.session.input(&part, what)
     }
 
     fn optional_bytes(&self, index: usize, what: &str) -> Outcome<Option<Input>> {
@@ -85,17 +103,21 @@ fn read<'py, T>(
 ) -> Outcome<Batch<'py, T>> {
     // A tuple is immutable, so the bytes of its items stay alive while they are borrowed.
     let kept = items.py().get_type::<PyTuple>().call1((items,))?.cast_into::<PyTuple>().map_err(PyErr::from)?;
-    let each = |part: Bound<'py, PyAny>| {
-        let Ok(parts) = part.cast_into::<PyTuple>() else {
+    let each = |part: Borrowed<'_, 'py, PyAny>| {
+        let Ok(parts) = part.cast::<PyTuple>() else {
             return Err(wrong_type("an item of a batch must be a tuple, such as EncryptItem"));
         };
-        if !sizes.contains(&parts.len()) {
+        let count = parts.len();
+        if !sizes.contains(&count) {
             let text = format!("an item of this batch has {} to {} parts", sizes.start(), sizes.end());
             return Err(wrong_type(text));
         }
-        item(&Parts { session, parts })
+        item(&Parts { session, parts: &parts, count })
     };
-    let items = kept.iter().map(each).collect::<Outcome<Vec<T>>>()?;
+    let mut items = Vec::with_capacity(kept.len());
+    for part in kept.iter_borrowed() {
+        items.push(each(part)?);
+    }
     Ok(Batch { items, _kept: kept })
 }
 
@@ -108,7 +130,10 @@ fn finish<T>(
             Ok(done) => one(py, done),
             Err(error) => Ok(exception(py, &error)?.unbind()),
         };
-        let made = results.into_iter().map(each).collect::<PyResult<Vec<_>>>()?;
+        let mut made = Vec::with_capacity(results.len());
+        for result in results {
+            made.push(each(result)?);
+        }
         Ok(PyList::new(py, made)?.into_any().unbind())
     }
 }
@@ -123,12 +148,13 @@ impl Session {
     fn encrypt_batch<'py>(&self, py: Python<'py>, items: &Bound<'py, PyAny>) -> Outcome<Bound<'py, PyAny>> {
         let batch =
             read(self, items, 2..=3, |parts| Ok((parts.key(0)?, parts.bytes(1, "plaintext")?, parts.context(2)?)))?;
-        let (plaintexts, targets): (Vec<_>, Vec<_>) =
-            batch.items.into_iter().map(|(key, plaintext, context)| (plaintext, (key, context))).unzip();
+        let mut items = batch.items;
         let encrypt = |session: kms_lib::Session| async move {
-            let each = |((key, context), plaintext)| EncryptItem::new(key, plaintext, context);
-            let all: Vec<_> =
-                targets.into_iter().zip(plaintexts.iter().map(|plaintext| &**plaintext)).map(each).collect();
+            let mut all = Vec::with_capacity(items.len());
+            for (key, plaintext, context) in &mut items {
+                let key = std::mem::replace(key, KeyRef::Name(String::new()));
+                all.push(EncryptItem::new(key, plaintext, std::mem::take(context)));
+            }
             session.encrypt_batch(&all).await
         };
         self.call(py, Work::Long, encrypt, finish(Encrypted::object))
@@ -141,21 +167,15 @@ impl Session {
     /// [b'one', b'one']
     fn decrypt_batch<'py>(&self, py: Python<'py>, items: &Bound<'py, PyAny>) -> Outcome<Bound<'py, PyAny>> {
         let batch = read(self, items, 1..=9, |parts| {
-            let expected = Expected {
-                context: parts.context(1)?,
-                key: parts.optional_key(2)?,
-                version: parts.number(3)?,
-                iv: parts.optional_bytes(4, "iv")?,
-                auth_tag: parts.optional_bytes(5, "auth_tag")?,
-                oaep_version: parts.number(6)?,
-                imported_aad: parts.optional_text(7)?,
-                is_imported: parts.flag(8)?,
-            };
+            let has_rare = (4..=7).any(|index| parts.get(index).is_some()) || parts.flag(8)?;
+            let rare = has_rare.then(|| parts.rare()).transpose()?;
+            let (context, key) = (parts.context(1)?, parts.optional_key(2)?);
+            let expected = Expected { context, key, version: parts.number(3)?, rare: rare.map(Box::new) };
             Ok((parts.bytes(0, "ciphertext")?, expected))
         })?;
-        let items = batch.items;
+        let mut items = batch.items;
         let decrypt = |session: kms_lib::Session| async move {
-            let items: Vec<_> = items.iter().map(|(ciphertext, expected)| expected.item(ciphertext)).collect();
+            let items: Vec<_> = items.iter_mut().map(|(ciphertext, expected)| expected.item(ciphertext)).collect();
             session.decrypt_batch(&items).await
         };
         self.call(py, Work::Long, decrypt, finish(Decrypted::object))

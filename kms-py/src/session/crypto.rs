@@ -21,7 +21,14 @@ pub struct Expected {
     pub key: Option<kms_lib::KeyRef>,
     /// The version it must have been encrypted with.
     pub version: Option<u32>,
-    /// The nonce that it must contain.
+    /// Properties that few callers ask for. Batches move many of these structs, so they are kept small.
+    pub rare: Option<Box<Rare>>,
+}
+
+/// The properties that few callers ask for.
+#[derive(Default)]
+pub struct Rare {
+    /// The nonce that the ciphertext must contain.
     pub iv: Option<Input>,
     /// The authentication tag that it must contain.
     pub auth_tag: Option<Input>,
@@ -36,28 +43,21 @@ pub struct Expected {
 impl Expected {
     fn new(context: Option<ContextArgument>, key: Option<Key>, version: Option<u32>) -> Self {
         let context = context.map(|it| it.0).unwrap_or_default();
-        Self {
-            context,
-            key: key.map(|it| it.0),
-            version,
-            iv: None,
-            auth_tag: None,
-            oaep_version: None,
-            imported_aad: None,
-            is_imported: false,
-        }
+        Self { context, key: key.map(|it| it.0), version, rare: None }
     }
 
-    /// Converts the request to the type of the library.
-    pub fn item<'a>(&'a self, ciphertext: &'a [u8]) -> DecryptItem<'a> {
-        let mut item = DecryptItem::new(ciphertext, self.context.clone());
-        item.key.clone_from(&self.key);
+    /// Converts the request to the type of the library, once: the context and the key are moved.
+    pub fn item<'a>(&'a mut self, ciphertext: &'a [u8]) -> DecryptItem<'a> {
+        let mut item = DecryptItem::new(ciphertext, std::mem::take(&mut self.context));
+        item.key = self.key.take();
         item.version = self.version;
-        item.iv = self.iv.as_deref();
-        item.auth_tag = self.auth_tag.as_deref();
-        item.oaep_version = self.oaep_version;
-        item.imported_aad = self.imported_aad.as_deref();
-        item.is_imported = self.is_imported;
+        if let Some(rare) = &self.rare {
+            item.iv = rare.iv.as_deref();
+            item.auth_tag = rare.auth_tag.as_deref();
+            item.oaep_version = rare.oaep_version;
+            item.imported_aad = rare.imported_aad.as_deref();
+            item.is_imported = rare.is_imported;
+        }
         item
     }
 }
@@ -77,7 +77,7 @@ impl Session {
         &self,
         py: Python<'py>,
         ciphertext: Input,
-        expected: Expected,
+        mut expected: Expected,
         finish: impl FnOnce(Python<'_>, kms_lib::Decrypted) -> PyResult<Py<PyAny>> + Send + 'static,
     ) -> Outcome<Bound<'py, PyAny>> {
         let work = Work::on_bytes(ciphertext.len());
@@ -151,8 +151,11 @@ impl Session {
         auth_tag: Option<&Bound<'py, PyAny>>,
     ) -> Outcome<Bound<'py, PyAny>> {
         let mut expected = Expected::new(context, key, version);
-        expected.iv = iv.map(|iv| Input::copy(iv, "iv")).transpose()?;
-        expected.auth_tag = auth_tag.map(|tag| Input::copy(tag, "auth_tag")).transpose()?;
+        if iv.is_some() || auth_tag.is_some() {
+            let iv = iv.map(|iv| Input::copy(iv, "iv")).transpose()?;
+            let auth_tag = auth_tag.map(|tag| Input::copy(tag, "auth_tag")).transpose()?;
+            expected.rare = Some(Box::new(Rare { iv, auth_tag, ..Rare::default() }));
+        }
         self.decrypt_expected(py, self.input(ciphertext, "ciphertext")?, expected, Decrypted::object)
     }
     /// Like ``decrypt``, but writes to a buffer of the caller, which must have at least
