@@ -15,7 +15,7 @@ const UNREACHED: [(ErrorCode, &str); 4] = [
 ];
 
 /// The test suites in which the other codes are asserted.
-const SUITES: [&str; 20] = [
+const SUITES: [&str; 21] = [
     include_str!("../backup/copies.rs"),
     include_str!("../backup/restores.rs"),
     include_str!("../backup/rollback.rs"),
@@ -27,6 +27,7 @@ const SUITES: [&str; 20] = [
     include_str!("../import/concurrent.rs"),
     include_str!("../import/crypto.rs"),
     include_str!("../engines/lifecycle.rs"),
+    include_str!("../engines/records.rs"),
     include_str!("../engines/root_keys.rs"),
     include_str!("../servers.rs"),
     include_str!("streams.rs"),
