@@ -187,6 +187,57 @@ async fn a_backup_without_space_leaves_no_file() {
     assert!(Kms::restore(&disk.config(), &to).await.unwrap().verification.ok);
 }
 
+/// The indexes of the log lack many records of many keys, each of which would cost a page: that waits for a disk with
+/// room, and then the indexes catch up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_store_with_many_keys_can_revoke_before_its_indexes_grow() {
+    let Some(disk) = Disk::new("64m") else { return };
+    let config = disk.config().disk_space(8 << 20, 2 << 20);
+    let kms = Kms::open(config.clone()).await.unwrap();
+    for name in ["k", "gone"] {
+        admin(&kms).create_key(NewKey::aes(name)).await.unwrap();
+    }
+    let (session, none) = (admin(&kms), Context::new());
+    for _ in 0..150 {
+        let encryptions = (0..60).map(|_| session.encrypt("k", b"x", &none));
+        assert!(futures_util::future::join_all(encryptions).await.iter().all(Result::is_ok));
+    }
+    kms.close().await.unwrap();
+    let mut raw = SqliteConnection::connect(&format!("sqlite:{}", disk.path.join("kms.db").display())).await.unwrap();
+    // Nothing verifies the log here, so random keys will do.
+    sqlx::raw_sql(
+        "UPDATE audit_logs SET key_id = randomblob(16);
+         DELETE FROM audit_keys; DELETE FROM audit_actors; UPDATE audit_head SET indexed = 0;
+         WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 200000)
+         INSERT INTO audit_keys SELECT randomblob(16), n FROM n ORDER BY 1",
+    )
+    .execute(&mut raw)
+    .await
+    .unwrap();
+    let indexed = async |raw: &mut SqliteConnection| -> i64 {
+        sqlx::query_scalar("SELECT indexed FROM audit_head").fetch_one(raw).await.unwrap()
+    };
+    let kms = Kms::open(config).await.unwrap();
+    let session = admin(&kms);
+    while !session.metrics().await.unwrap().storage.reserved {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    disk.stuff();
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(fill(&session).await.code(), ErrorCode::StoreFull);
+    let before = indexed(&mut raw).await;
+    for _ in 0..10 {
+        session.revoke_key("gone").await.unwrap();
+    }
+    assert!(session.metrics().await.unwrap().storage.full);
+    assert_eq!(indexed(&mut raw).await, before);
+    disk.unstuff();
+    while indexed(&mut raw).await < 9_000 {
+        session.encrypt("k", b"x", &none).await.unwrap();
+    }
+    kms.close().await.unwrap();
+}
+
 /// The reserve is for changes that revoke permissions and keys, in both modes of acknowledgement.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_store_can_still_revoke() {

@@ -201,6 +201,7 @@ async fn first_record(
         frontier: tree.roots().to_vec(),
         checkpoint: String::new(),
         tallies: Tallies::default(),
+        indexed: 0,
     };
     head.tallies.add(now.hour(), draft.action.as_str(), Status::Success.as_str(), 1);
     keys.sign(&mut head, Some(rows))?;

@@ -30,6 +30,9 @@ use crate::types::root_key::Wrapped;
 /// A checkpoint of the log is stored for every 8,192 records.
 pub const CHECKPOINT_EVERY: u64 = 8_192;
 
+/// The counters of the head are added to their tables for every 1,024 records, and whenever they do not fit.
+const TALLIES_EVERY: u64 = 1_024;
+
 /// A key and the number of one of its versions.
 type Version = (KeyId, u32);
 
@@ -178,8 +181,17 @@ impl Writer {
     /// Writes the parts that every batch has: uses of versions, records, counters, the signed head. Returns the
     /// versions whose use could not be counted, for any reason: if there are any, nothing of this may be committed.
     async fn write_log(&self, connection: &mut dyn Connection, plan: &mut Plan, base: &Base) -> Result<Vec<Version>> {
-        let (indexed, to_index) = (audit::indexed_of(base.head.seq), audit::indexed_of(plan.head.seq));
-        let counting = Counting { exhausted: &self.exhausted, now: base.now, empties: to_index > indexed };
+        // On a full disk, what can wait leaves the disk reserve to revocations.
+        let is_full = self.space.is_full();
+        let passes = |every| plan.head.seq / every > base.head.seq / every;
+        let counting =
+            Counting { exhausted: &self.exhausted, now: base.now, empties: passes(TALLIES_EVERY) && !is_full };
+        let is_kept = plan.signing_key.as_ref().is_some_and(|replacement| replacement.state.seq == plan.head.seq);
+        let keeps = !is_kept && passes(CHECKPOINT_EVERY);
+        let indexed = base.head.indexed;
+        if !is_full {
+            plan.head.indexed = audit::indexed_after(indexed, base.head.seq, plan.head.seq);
+        }
         let counted = match counting.count(connection, plan).await? {
             Ok(counted) => counted,
             Err(uncounted) => return Ok(uncounted),
@@ -190,8 +202,7 @@ impl Writer {
         let inserts = statements.len();
         statements.extend(counted.statements);
         let head = &plan.head;
-        let is_kept = plan.signing_key.as_ref().is_some_and(|replacement| replacement.state.seq == head.seq);
-        if !is_kept && head.seq / CHECKPOINT_EVERY > base.head.seq / CHECKPOINT_EVERY {
+        if keeps {
             let checkpoint = StoredCheckpoint {
                 size: head.seq,
                 frontier: head.frontier.clone(),
@@ -200,8 +211,8 @@ impl Writer {
             };
             statements.push(audit::insert_checkpoint(&checkpoint));
         }
-        if to_index > indexed {
-            statements.extend(audit::index(indexed, to_index));
+        if head.indexed > indexed {
+            statements.extend(audit::index(connection.dialect(), indexed, head.indexed));
         }
         statements.push(head::update(head, &counted.in_head));
         let changed = connection.execute_all(statements).await?;

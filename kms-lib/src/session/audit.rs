@@ -282,7 +282,7 @@ impl Session {
 
 /// The number of records that the indexes have, according to the head: records that an attacker appended do not count.
 async fn indexed(connection: &mut dyn Connection) -> Result<u64> {
-    Ok(audit::indexed_of(head::read(connection).await?.map_or(0, |head| head.seq)))
+    Ok(head::read(connection).await?.map_or(0, |head| head.indexed))
 }
 
 /// Splits ranges at the end of the indexes. Returns each range with whether the indexes have its records.

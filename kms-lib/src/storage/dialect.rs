@@ -23,6 +23,8 @@ pub struct Dialect {
     pub blob_literal: (&'static str, &'static str),
     /// The end of `INSERT ... VALUES (...)` into `usage_hourly` that adds to the count of an existing row.
     pub count_up: &'static str,
+    /// The end of `INSERT ... SELECT` into an index of the log that leaves out rows which exist.
+    pub or_nothing: &'static str,
     /// The end of a `SELECT` that locks the row for this transaction; empty where the transaction locks automatically.
     pub lock_row: &'static str,
     /// An expression for the database's own clock, in microseconds since 1970; `NULL` where that is this machine's
@@ -72,6 +74,7 @@ pub static SQLITE: Dialect = Dialect {
     text_literal: ("CAST(x'", "' AS TEXT)"),
     blob_literal: ("x'", "'"),
     count_up: "ON CONFLICT (hour, action, status) DO UPDATE SET count = usage_hourly.count + excluded.count",
+    or_nothing: "ON CONFLICT DO NOTHING",
     lock_row: "",
     now: "NULL",
     clustered: " WITHOUT ROWID",
@@ -95,6 +98,7 @@ pub static POSTGRES: Dialect = Dialect {
     text_literal: ("convert_from('\\x", "', 'UTF8')"),
     blob_literal: ("'\\x", "'::bytea"),
     count_up: "ON CONFLICT (hour, action, status) DO UPDATE SET count = usage_hourly.count + excluded.count",
+    or_nothing: "ON CONFLICT DO NOTHING",
     lock_row: " FOR UPDATE",
     now: "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
     clustered: "",
@@ -121,6 +125,7 @@ pub static MYSQL: Dialect = Dialect {
     text_literal: ("_utf8mb4 x'", "'"),
     blob_literal: ("x'", "'"),
     count_up: "ON DUPLICATE KEY UPDATE count = usage_hourly.count + VALUES(count)",
+    or_nothing: "ON DUPLICATE KEY UPDATE seq = VALUES(seq)",
     lock_row: " FOR UPDATE",
     now: "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
     clustered: "",

@@ -62,7 +62,7 @@ const FIRST: &[&str] = &[
     "CREATE TABLE audit_head (
         id {int} NOT NULL PRIMARY KEY, log_id {short_blob} NOT NULL, seq {int} NOT NULL, hash {short_blob} NOT NULL,
         timestamp {int} NOT NULL, revision {int} NOT NULL, frontier {blob} NOT NULL, checkpoint {text} NOT NULL,
-        tallies {blob} NOT NULL)",
+        tallies {blob} NOT NULL, indexed {int} NOT NULL)",
     "CREATE TABLE audit_checkpoints (
         size {int} NOT NULL PRIMARY KEY, frontier {blob} NOT NULL, hash {short_blob} NOT NULL, note {text} NOT NULL)",
     "CREATE TABLE usage_hourly (

@@ -222,6 +222,18 @@ pub struct Head {
     pub checkpoint: String,
     /// Counters that were not added to their tables yet. The signature does not cover them.
     pub tallies: Tallies,
+    /// The number of records that the indexes of the log have, counted from the first. The signature does not cover it.
+    pub indexed: u64,
+}
+
+impl Head {
+    /// Whether this is the same end of the log. What the signature does not cover may differ: whoever alters it only
+    /// misleads.
+    pub fn is_at(&self, other: &Self) -> bool {
+        let Self { log_id, seq, hash, timestamp, revision, frontier, checkpoint, .. } = self;
+        (log_id, seq, hash, timestamp) == (&other.log_id, &other.seq, &other.hash, &other.timestamp)
+            && (revision, frontier, checkpoint) == (&other.revision, &other.frontier, &other.checkpoint)
+    }
 }
 
 /// A signed state of the log that was kept so that verification can continue from it.

@@ -168,6 +168,8 @@ impl Report {
     }
 }
 
+/// The number of records that the indexes of the log may lack without a warning.
+const INDEXES_BEHIND: u64 = 10_000;
 /// The maximum number of reported faults.
 const FAULTS: usize = 100;
 
@@ -290,6 +292,10 @@ impl Verifier<'_> {
             report.faults.extend(read.unindexed);
         }
         let read = records.verify(start).await?;
+        if with_indexes && read.fault.is_none() {
+            let entries = Some(read.entries).filter(|_| from == 0);
+            self.hold_indexes(&head, entries, &mut report).await?;
+        }
         let (mut compared, mut recorded) = (None, None);
         let (read_fault, sealed) = (read.fault.is_some(), read.imported);
         match read.fault {
@@ -318,6 +324,26 @@ impl Verifier<'_> {
         report.faults.extend(read.unindexed);
         report.settle();
         Ok(Examined { report, head, compared, recorded })
+    }
+
+    /// Checks that the indexes of the log are not far behind it and, if the whole log was read, that they have no more
+    /// entries than there are records.
+    async fn hold_indexes(&self, head: &Head, entries: Option<[u64; 2]>, report: &mut Report) -> Result<()> {
+        if head.seq - head.indexed > INDEXES_BEHIND {
+            report.warnings.push(format!(
+                "the indexes of the log have {} of {} records, so lists are slow; they catch up with every commit",
+                head.indexed, head.seq
+            ));
+        }
+        for (index, expected) in audit::LOG_INDEXES.into_iter().zip(entries.into_iter().flatten()) {
+            let mut connection = self.store.long_reader().await?;
+            let found = audit::count_entries(connection.as_mut(), index, head.indexed).await?;
+            if found > expected {
+                let finding = Finding::SurplusRows { table: index.table.to_owned(), count: found - expected };
+                report.faults.push(Fault { seq: 0, finding });
+            }
+        }
+        Ok(())
     }
 
     /// Compares a pinned key with those of the log. This is cheap, so it is done before the verification waits for its

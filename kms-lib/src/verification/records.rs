@@ -13,6 +13,7 @@ use crate::audit::tree::Frontier;
 use crate::audit::verify::{CHUNK, ChangedRow, Digest, Fault, Finding, Start, State, digest, stitch};
 use crate::ledger::HeadKeys;
 use crate::storage::Store;
+use crate::storage::tables::audit::LogIndex;
 use crate::storage::tables::{audit, head};
 use crate::types::audit::{Head, StoredCheckpoint};
 use crate::types::error::{Error, ErrorCode, Result};
@@ -51,10 +52,18 @@ pub(super) struct Read {
     pub imported: Vec<SealedLog>,
     /// Faults for records missing from an index: the first of each chunk.
     pub unindexed: Vec<Fault>,
+    /// The number of records that each index of the log must have, of those that were read.
+    pub entries: [u64; audit::LOG_INDEXES.len()],
 }
 
-/// A digested chunk of records, and the faults of indexes that lack some of them.
-type Chunk = (Digest, Vec<Fault>);
+/// A digested chunk of records.
+struct Chunk {
+    digest: Digest,
+    /// Faults of indexes that lack some of the records.
+    unindexed: Vec<Fault>,
+    /// The number of records that each index must have.
+    entries: [u64; audit::LOG_INDEXES.len()],
+}
 
 /// A chunk that is being read; the read is aborted when this is dropped.
 struct Reading(JoinHandle<Result<Chunk>>);
@@ -87,6 +96,7 @@ impl Records<'_> {
             fault: None,
             imported: Vec::new(),
             unindexed: Vec::new(),
+            entries: Default::default(),
         };
         let width = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) + 1;
         let mut running: VecDeque<Reading> = VecDeque::new();
@@ -95,15 +105,16 @@ impl Records<'_> {
             while running.len() < width && next <= end {
                 let last = end.min((next - 1) / CHUNK * CHUNK + CHUNK);
                 let source = (Arc::clone(self.store), Arc::clone(&reads));
-                let probed = if self.probe { last.min(audit::indexed_of(self.head.seq)) } else { 0 };
+                let probed = if self.probe { last.min(self.head.indexed) } else { 0 };
                 let chunk = read_chunk(source, self.workers.clone(), self.head.log_id, (next, last), probed);
                 running.push_back(Reading(tokio::spawn(chunk)));
                 next = last + 1;
             }
             let Some(mut reading) = running.pop_front() else { break };
             let ended = |_| Error::new(ErrorCode::Internal, "a part of the verification ended unexpectedly");
-            let (digest, unindexed) = (&mut reading.0).await.map_err(ended)??;
+            let Chunk { digest, unindexed, entries } = (&mut reading.0).await.map_err(ended)??;
             read.unindexed.extend(unindexed);
+            read.entries.iter_mut().zip(entries).for_each(|(all, some)| *all += some);
             let expected = (read.state.frontier.size() / CHUNK * CHUNK + CHUNK).min(end);
             read = self.stitch(read, digest, expected);
             // Other tasks on this thread get a turn between two chunks.
@@ -237,6 +248,8 @@ async fn read_chunk(
     }
     drop(connection);
     drop(permit);
+    let count = |index: LogIndex| rows.iter().filter(|row| row.seq <= probed && index.has(row)).count() as u64;
+    let entries = audit::LOG_INDEXES.map(count);
     let digest = match read {
         Ok(()) => workers.run("verification", Length::Long, move || Ok(digest(log, &rows))).await?,
         // A column has a type that this service never writes: the record before it is the last readable one.
@@ -248,5 +261,5 @@ async fn read_chunk(
         }
         Err(error) => return Err(error),
     };
-    Ok((digest, unindexed))
+    Ok(Chunk { digest, unindexed, entries })
 }

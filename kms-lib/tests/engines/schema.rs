@@ -4,7 +4,7 @@
 
 use crate::common::{Place, actor, admin, check_usable, code};
 use kms_lib::{
-    AuditQuery, Context, ErrorCode, Finding, Kms, NewGrant, NewKey, Paging, Permission, Report, Role, Session,
+    AuditQuery, Context, ErrorCode, Fault, Finding, Kms, NewGrant, NewKey, Paging, Permission, Report, Role, Session,
 };
 
 /// Creates a closed store with a key, a grant and some records of two actors.
@@ -363,7 +363,7 @@ async fn an_index_that_lacks_records_hides_none() {
             place.tamper(&format!("INSERT INTO {index} SELECT * FROM kept")).await;
             place.tamper("DROP TABLE kept").await;
         }
-        // An entry without its record has no effect.
+        // An entry without its record has no effect on lists, and is found.
         let column = if index == "audit_keys" { "key_id" } else { "actor" };
         place
             .tamper(&format!(
@@ -371,7 +371,104 @@ async fn an_index_that_lacks_records_hides_none() {
             ))
             .await;
         listed(&session, &query, Paging::new(1_000)).await.unwrap();
+        assert_eq!(surplus(&session.verify_audit().await.unwrap()), [(index.to_owned(), 1)]);
+        place.tamper(&format!("DELETE FROM {index} WHERE seq > 5000000")).await;
         assert!(session.verify_audit().await.unwrap().ok);
+    }
+    kms.close().await.unwrap();
+}
+
+/// The tables of the report's surplus rows, and the numbers of these rows.
+fn surplus(report: &Report) -> Vec<(String, u64)> {
+    let counts = report.faults.iter().map(|fault| match &fault.finding {
+        Finding::SurplusRows { table, count } => (table.clone(), *count),
+        other => panic!("{other:?}"),
+    });
+    counts.collect()
+}
+
+/// Rows in the indexes of the log for records to come: the ledger goes on when it gets to them, and both verification
+/// and lists are right before and after that.
+#[tokio::test(flavor = "multi_thread")]
+async fn planted_index_rows_stop_no_commit() {
+    let place = Place::new();
+    prepared(&place).await;
+    let kms = place.open().await;
+    let (session, none) = (admin(&kms), Context::new());
+    let key = session.get_key("k").await.unwrap().id;
+    let next = place.number("SELECT seq + 1 FROM audit_head").await;
+    let numbers: Vec<i64> = (next..next + 1_024).collect();
+    for (table, column, value) in [("audit_actors", "actor", "actor"), ("audit_keys", "key_id", "key_id")] {
+        for part in numbers.chunks(256) {
+            let rows: Vec<String> = part.iter().map(|seq| format!("SELECT {seq} AS seq")).collect();
+            place
+                .tamper(&format!(
+                    "INSERT INTO {table} ({column}, seq) SELECT t.{value}, n.seq FROM ({}) AS n, audit_logs AS t
+                     WHERE t.seq = (SELECT MAX(seq) FROM audit_logs WHERE actor = 'alice' AND key_id IS NOT NULL)",
+                    rows.join(" UNION ALL ")
+                ))
+                .await;
+        }
+    }
+    let report = session.verify_audit().await.unwrap();
+    assert_eq!(surplus(&report).len(), 2, "{report:?}");
+    for _ in 0..25 {
+        let encryptions = (0..60).map(|_| session.encrypt("k", b"x", &none));
+        assert!(futures_util::future::join_all(encryptions).await.iter().all(Result::is_ok));
+    }
+    session.revoke_key("k").await.unwrap();
+    assert!(place.number("SELECT indexed FROM audit_head").await >= next + 1_024);
+    // The rows are those of the records now, except for two kinds of records that are not about the key.
+    let of_key = place.number("SELECT COUNT(*) FROM audit_logs WHERE key_id IS NOT NULL").await;
+    let by_key = listed(&session, &AuditQuery::new().key(key), Paging::new(1_000)).await.unwrap();
+    assert_eq!(by_key, usize::try_from(of_key).unwrap());
+    let report = session.verify_audit().await.unwrap();
+    assert!(report.faults.iter().all(|fault| matches!(&fault.finding, Finding::SurplusRows { .. })), "{report:?}");
+    kms.close().await.unwrap();
+}
+
+/// The position of the indexes is altered: lists miss nothing that the nearest records show, verification finds the
+/// records that the indexes lack, and an impossible position makes the ledger add all records again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_altered_position_of_the_indexes() {
+    let place = Place::new();
+    prepared(&place).await;
+    let kms = place.open().await;
+    let (session, none) = (admin(&kms), Context::new());
+    let encrypt = async |times: usize| {
+        for _ in 0..times {
+            session.encrypt("k", b"x", &none).await.unwrap();
+        }
+    };
+    encrypt(150).await;
+    let count = async || listed(&session, &AuditQuery::new().actor("alice"), Paging::new(1_000)).await;
+    let indexed = place.number("SELECT indexed FROM audit_head").await;
+    let size = place.number("SELECT seq FROM audit_head").await;
+    assert!(0 < indexed && indexed < size, "{indexed} of {size}");
+    let expected = count().await.unwrap();
+    // The indexes lack the records up to the altered position.
+    place.tamper("UPDATE audit_head SET indexed = seq").await;
+    assert_eq!(count().await.unwrap_err(), ErrorCode::StoreCorrupt);
+    let report = session.verify_audit().await.unwrap();
+    let is_lacking = |fault: &Fault| matches!(fault.finding, Finding::IndexIncomplete { .. });
+    assert!(!report.ok && report.faults.iter().all(is_lacking), "{report:?}");
+    // The repair that docs/operations.md describes, and a position that cannot be.
+    for repair in [
+        "DELETE FROM audit_keys; DELETE FROM audit_actors; UPDATE audit_head SET indexed = 0",
+        "UPDATE audit_head SET indexed = seq + 1000000",
+        "UPDATE audit_head SET indexed = -1",
+    ] {
+        place.tamper(repair).await;
+        assert!(count().await.unwrap() >= expected, "{repair}");
+        encrypt(1).await;
+        let size = place.number("SELECT seq FROM audit_head").await;
+        assert_eq!(place.number("SELECT indexed FROM audit_head").await, size.min(129), "{repair}");
+        // Entries that were there before count as surplus until the position is beyond them.
+        while place.number("SELECT indexed FROM audit_head").await < size {
+            encrypt(16).await;
+        }
+        let report = session.verify_audit().await.unwrap();
+        assert!(report.ok, "{repair}: {report:?}");
     }
     kms.close().await.unwrap();
 }
@@ -491,8 +588,8 @@ async fn surplus_rows_are_found() {
              key_version, details, hash, format FROM audit_logs WHERE seq = 2",
             "numbers below 1",
         ),
-        ("INSERT INTO audit_head SELECT 2, log_id, seq, hash, timestamp, revision, frontier, checkpoint, tallies
-          FROM audit_head",
+        ("INSERT INTO audit_head SELECT 2, log_id, seq, hash, timestamp, revision, frontier, checkpoint, tallies,
+          indexed FROM audit_head",
          "rows of audit_head"),
         ("INSERT INTO grants SELECT x'01', principal, role, key_id, allowed_ops, conditions, created_at, withdrawn_at,
           grantor, grantor_role, granted_through, cascaded, revision, seal FROM grants", "rows of grants"),

@@ -41,7 +41,7 @@ async fn prepared() -> Place {
     }
     session.create_key(NewKey::rsa_signing("s")).await.unwrap();
     session.rotate_key("a", None).await.unwrap();
-    // The indexes of the log get their entries after 1,024 records.
+    // The indexes of the log get their entries after 128 records, and some counters their rows after 1,024.
     let none = Context::new();
     for _ in 0..18 {
         let encryptions = (0..60).map(|_| session.encrypt("a", b"x", &none));

@@ -2,10 +2,12 @@
 //!
 //! A record is stored without the hash of the one before it, which that one's row has, and without its identifier,
 //! which is derived from its hash. The indexes are tables of their own, to which the records of a key and of an actor
-//! are added [`INDEX_EVERY`] records at a time: an index that every commit maintains costs every commit a page.
+//! are added many at a time: an index that every commit maintains costs every commit a page. The head says how many
+//! records the indexes have, so a commit may leave them as they are.
 
 use super::insert_rows;
 use crate::audit::record::record_id;
+use crate::storage::dialect::Dialect;
 use crate::storage::{Connection, Row, Statement, Value, corrupt};
 use crate::types::audit::{Action, AuditRecord, Status, StoredCheckpoint};
 use crate::types::error::Result;
@@ -18,8 +20,10 @@ const COLUMNS: &str = "t.seq, t.timestamp, t.actor, t.role, t.action, t.status, 
 /// The hash of the record before `audit_logs AS t`; null if there is none.
 const BEFORE: &str = "(SELECT p.hash FROM audit_logs AS p WHERE p.seq = t.seq - 1)";
 
-/// The number of records that are added to the indexes of the log at once.
-pub const INDEX_EVERY: u64 = 1_024;
+/// Records are added to the indexes of the log once they lack this many.
+const INDEX_STEP: u64 = 128;
+/// The maximum number of records that a commit adds to the indexes beside as many as it appends to the log.
+const CATCH_UP: u64 = 1_024;
 
 /// An index of the log: a table with a row for every record that has a value in a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +38,23 @@ pub struct LogIndex {
 pub const LOG_INDEXES: [LogIndex; 2] =
     [LogIndex { table: "audit_keys", column: "key_id" }, LogIndex { table: "audit_actors", column: "actor" }];
 
-/// The number of records of a log of this size that its indexes have.
-pub fn indexed_of(size: u64) -> u64 {
-    size / INDEX_EVERY * INDEX_EVERY
+impl LogIndex {
+    /// Whether the index has an entry for this record.
+    pub fn has(self, record: &AuditRecord) -> bool {
+        self.column != "key_id" || record.key_id.is_some()
+    }
+}
+
+/// The number of records that the indexes have after a commit by which the log grows from `before` to `size` records,
+/// if they had `indexed`. Large steps would delay everybody: a record costs about a page if there are many keys.
+pub fn indexed_after(indexed: u64, before: u64, size: u64) -> u64 {
+    let lacking = size.saturating_sub(indexed);
+    if lacking < INDEX_STEP {
+        return indexed;
+    }
+    // However large the batches are, the indexes catch up.
+    let more = (lacking / 8).clamp(INDEX_STEP, CATCH_UP);
+    indexed.saturating_add(size.saturating_sub(before)).saturating_add(more).min(size)
 }
 
 /// Appends records to the log.
@@ -62,12 +80,14 @@ pub fn insert(rows: Vec<AuditRecord>) -> Vec<Statement> {
     insert_rows(&format!("INSERT INTO audit_logs ({columns}) VALUES "), 12, "", values.into_iter())
 }
 
-/// Adds the records after `after`, up to `last`, to the indexes of the log.
-pub fn index(after: u64, last: u64) -> Vec<Statement> {
+/// Adds the records after `after`, up to `last`, to the indexes of the log. Entries that exist, which an attacker or a
+/// repair has left, stay: they must not make the commit fail.
+pub fn index(dialect: &Dialect, after: u64, last: u64) -> Vec<Statement> {
     let add = |LogIndex { table, column }| {
         let sql = format!(
             "INSERT INTO {table} ({column}, seq) SELECT {column}, seq FROM audit_logs \
-             WHERE seq > ? AND seq <= ? AND {column} IS NOT NULL ORDER BY {column}, seq"
+             WHERE seq > ? AND seq <= ? AND {column} IS NOT NULL ORDER BY {column}, seq {}",
+            dialect.or_nothing
         );
         Statement::new(sql, vec![after.into(), last.into()])
     };
@@ -103,6 +123,26 @@ pub async fn first_unindexed(
     .await;
     connection.rollback().await?;
     asked.map(|()| found)
+}
+
+/// Counts the entries of an index of the log up to a record, and those after the records that the index has now.
+pub async fn count_entries(
+    connection: &mut dyn Connection,
+    LogIndex { table, .. }: LogIndex,
+    last: u64,
+) -> Result<u64> {
+    let sql = format!(
+        "SELECT COUNT(*) FROM {table} WHERE seq <= ? \
+         OR seq > (SELECT CASE WHEN h.indexed > h.seq THEN 0 ELSE h.indexed END FROM audit_head AS h WHERE h.id = 1)"
+    );
+    let mut count = 0;
+    connection
+        .query(sql.into(), vec![last.into()], &mut |row| {
+            count = row.unsigned(0)?;
+            Ok(())
+        })
+        .await?;
+    Ok(count)
 }
 
 /// Calls `each` with the records from `first` to `last`, both included, in order.

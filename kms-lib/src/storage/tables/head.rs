@@ -7,7 +7,7 @@ use crate::types::ids::{KeyId, LogId};
 use crate::types::tallies::Tallies;
 use crate::types::time::Timestamp;
 
-const HEAD: &str = "log_id, seq, hash, timestamp, revision, frontier, checkpoint, tallies";
+const HEAD: &str = "log_id, seq, hash, timestamp, revision, frontier, checkpoint, tallies, indexed";
 
 /// Reads the head; none in a store that was just created.
 pub async fn read(connection: &mut dyn Connection) -> Result<Option<Head>> {
@@ -31,7 +31,7 @@ pub async fn begin_locked(connection: &mut dyn Connection) -> Result<Locked> {
     let mut head = None;
     connection
         .begin_write_with(sql.into(), &mut |row| {
-            head = Some((from_row(row)?, row.time_opt(8)?));
+            head = Some((from_row(row)?, row.time_opt(9)?));
             Ok(())
         })
         .await?;
@@ -52,15 +52,18 @@ pub async fn database_now(connection: &mut dyn Connection) -> Result<Option<Time
 }
 
 fn from_row(row: &dyn Row) -> Result<Head> {
+    let seq = row.unsigned(1)?;
     Ok(Head {
         log_id: LogId::from_slice(row.blob(0)?)?,
-        seq: row.unsigned(1)?,
+        seq,
         hash: row.hash(2)?,
         timestamp: row.time(3)?,
         revision: row.unsigned(4)?,
         frontier: roots(row.blob(5)?)?,
         checkpoint: row.text(6)?.to_owned(),
         tallies: Tallies::from_bytes(row.blob(7)?)?,
+        // With an impossible position, lists read the log itself, and the ledger adds all records again.
+        indexed: row.unsigned(8).ok().filter(|indexed| *indexed <= seq).unwrap_or(0),
     })
 }
 
@@ -78,8 +81,8 @@ pub async fn revision(connection: &mut dyn Connection) -> Result<u64> {
 
 /// Writes the first head of a store.
 pub async fn insert(connection: &mut dyn Connection, head: &Head) -> Result<()> {
-    let sql = "INSERT INTO audit_head (log_id, seq, hash, timestamp, revision, frontier, checkpoint, tallies, id) \
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1)";
+    let sql = "INSERT INTO audit_head (log_id, seq, hash, timestamp, revision, frontier, checkpoint, tallies, indexed, \
+               id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1)";
     connection.execute(sql.into(), values(head)).await.map(drop)
 }
 
@@ -89,7 +92,7 @@ pub fn update(head: &Head, versions: &[(KeyId, u32)]) -> Statement {
                     AND v.version = u.version WHERE u.key_id = ? AND u.version = ?)";
     let sql = format!(
         "UPDATE audit_head SET log_id = ?, seq = ?, hash = ?, timestamp = ?, revision = ?, frontier = ?, \
-         checkpoint = ?, tallies = ? WHERE id = 1{}",
+         checkpoint = ?, tallies = ?, indexed = ? WHERE id = 1{}",
         has_rows.repeat(versions.len())
     );
     let mut values = values(head);
@@ -119,6 +122,7 @@ fn values(head: &Head) -> Vec<Value> {
         head.frontier.concat().into(),
         head.checkpoint.as_str().into(),
         head.tallies.to_bytes().into(),
+        head.indexed.into(),
     ]
 }
 
