@@ -1,5 +1,6 @@
 //! The encryption context.
 
+use std::borrow::Cow;
 use std::ffi::c_char;
 
 use kms_lib::Context;
@@ -36,13 +37,18 @@ impl Opaque for mkms_context {
     const BOUND_TO_PROCESS: bool = false;
 }
 
+/// The empty context. Calls without a context borrow it, because making and dropping one takes as long as reading all
+/// other arguments.
+static EMPTY: Context = Context::new();
+
 /// Reads an encryption context: NULL means the empty one.
 ///
 /// # Safety
 /// As [`handle::get`].
-pub unsafe fn read(pointer: *const mkms_context, name: &'static str) -> Outcome<Context> {
+pub unsafe fn read(pointer: *const mkms_context, name: &'static str) -> Outcome<Cow<'static, Context>> {
     // SAFETY: as the caller promises.
-    unsafe { read_optional(pointer, name) }.map(Option::unwrap_or_default)
+    let read = unsafe { read_optional(pointer, name) }?;
+    Ok(read.map_or(Cow::Borrowed(&EMPTY), Cow::Owned))
 }
 
 /// Reads an optional encryption context.

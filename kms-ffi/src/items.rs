@@ -155,7 +155,7 @@ pub unsafe fn read_encrypt<'a>(item: &mkms_encrypt_item) -> Outcome<EncryptItem<
     let plaintext = unsafe { arguments::bytes(item.plaintext, item.plaintext_len, "plaintext of an item") }?;
     // SAFETY: as the caller promises.
     let context = unsafe { context::read(item.context, "context of an item") }?;
-    Ok(EncryptItem::new(key, plaintext, context))
+    Ok(EncryptItem::new(key, plaintext, context.into_owned()))
 }
 
 /// Reads an item to decrypt.
@@ -181,7 +181,7 @@ pub unsafe fn read_decrypt<'a>(item: &mkms_decrypt_item) -> Outcome<DecryptItem<
     let context = unsafe { context::read(item.context, "context of an item") }?;
     // SAFETY: as the caller promises.
     let aad = unsafe { arguments::optional_text(item.imported_aad, item.imported_aad_len, "imported_aad of an item") }?;
-    let mut read = DecryptItem::new(ciphertext, context);
+    let mut read = DecryptItem::new(ciphertext, context.into_owned());
     read.key = key.map(KeyRef::from);
     (read.is_imported, read.imported_aad) = (item.imported != 0, aad);
     (read.version, read.oaep_version) = (number(item.version), number(item.oaep_version));
@@ -233,7 +233,7 @@ pub unsafe fn read_reencrypt<'a>(item: &mkms_reencrypt_item) -> Outcome<Reencryp
     let key = unsafe { arguments::optional_text(item.destination, item.destination_len, "destination of an item") }?;
     // SAFETY: as the caller promises.
     let new = unsafe { context::read_optional(item.destination_context, "destination_context of an item") }?;
-    let mut read = ReencryptItem::new(ciphertext, context);
+    let mut read = ReencryptItem::new(ciphertext, context.into_owned());
     (read.destination, read.destination_context) = (key.map(KeyRef::from), new);
     Ok(read)
 }

@@ -316,7 +316,8 @@ pub unsafe extern "C" fn mkms_decryptor_new(
     decryptor = arguments::place [decryptor];
     => {
         context.check()?;
-        let begun = Decryption::Header { session: session.session.clone(), context, beginning: Vec::new() };
+        let (session, context) = (session.session.clone(), context.into_owned());
+        let begun = Decryption::Header { session, context, beginning: Vec::new() };
         decryptor.set(handle::new(Mutex::new(begun)));
         Ok(())
     })
