@@ -3,11 +3,12 @@
 use super::report::{ImportFindingKind, ImportStage};
 use super::run::Run;
 use crate::ledger::Details;
-use crate::lifecycle::{Command, ImportFinalization, ImportRotation};
+use crate::lifecycle::{Command, ImportFinalization, ImportRotation, next_version};
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::{Key, KeyPurpose, KeyState, KeyType, KeyVersion, Origin, VersionState};
+use crate::types::view::CatalogView;
 
 /// The number of keys that are finalized with one record.
 const PAGE: usize = 100;
@@ -91,7 +92,13 @@ impl Run<'_> {
     }
 
     async fn rotate(&self, due: &Due) -> Result<()> {
-        let number = due.current.saturating_add(1).saturating_add(LEFT_TO_SOURCE);
+        let number = {
+            let snapshot = self.session.shared().catalog.snapshot();
+            let least = due.current.saturating_add(LEFT_TO_SOURCE);
+            next_version(least, |number| snapshot.version(due.id, number)).ok_or_else(|| {
+                Error::new(ErrorCode::LimitExceeded, "no version number is left for the key; use another key")
+            })?
+        };
         let made = self.session.generate(due.key_type).await?;
         let new = self.session.wrap(due.id, number, due.key_type, &made).await?;
         let rotation = ImportRotation { run: self.run.clone(), key: due.id, new };

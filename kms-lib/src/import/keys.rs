@@ -152,9 +152,11 @@ impl Run<'_> {
     /// The name of a key here, and the reason if it differs from the source's: its existing name, or one that no other
     /// key has.
     fn choose_name(&self, row: &SourceKey, seen: &mut KeysSeen) -> (String, Option<String>) {
+        // A key without a valid id is refused whatever its name is.
+        let Ok(id) = row.id.parse::<KeyId>() else { return (row.name.clone(), None) };
         let snapshot = self.session.shared().catalog.snapshot();
         let view = self.view(&snapshot);
-        if let Some(present) = row.id.parse::<KeyId>().ok().and_then(|id| view.key(id)) {
+        if let Some(present) = view.key(id) {
             return (present.name.clone(), None);
         }
         let is_reserved = |name: &str| seen.names.get(name).is_some_and(|other| *other != row.id);

@@ -87,7 +87,7 @@ pub fn name_of(row: &SourceKey, is_taken: impl Fn(&str) -> bool) -> (String, Opt
     let id = row.id.to_ascii_lowercase();
     let short = id.split('-').next().unwrap_or_default();
     for suffix in [format!("-imported-{short}"), format!("-imported-{}", id.replace('-', ""))] {
-        let room = NAME_CHARS - suffix.len();
+        let room = NAME_CHARS.saturating_sub(suffix.len());
         let kept: String = row.name.trim().chars().filter(|c| !is_deceptive(*c)).take(room).collect();
         let name = format!("{}{suffix}", kept.trim());
         let name = name.strip_prefix('-').unwrap_or(&name).to_owned();

@@ -24,5 +24,5 @@ pub use imported::{
     ImportedVersion, LegacyPage,
 };
 pub use new_version::NewVersion;
-pub use permits::{Refusal, is_trimmable, permits};
+pub use permits::{Refusal, is_trimmable, next_version, permits};
 pub use validate::{check_metadata, check_name, check_period, check_type_and_purpose};

@@ -65,7 +65,7 @@ pub fn permits<'v>(
             if expected_current.is_some_and(|expected| expected != key.current_version) {
                 return Err(ErrorCode::Conflict.into());
             }
-            let next = key.current_version.checked_add(1).ok_or(ErrorCode::LimitExceeded)?;
+            let next = next_version(key.current_version, &version).ok_or(ErrorCode::LimitExceeded)?;
             if new_version == next { Ok(None) } else { Err(Refusal::Superseded) }
         }
         // A transition to the present state is allowed and changes nothing, so that retries are safe.
@@ -149,6 +149,12 @@ pub fn permits<'v>(
         | Operation::VerifyAudit
         | Operation::ReadMetrics => Ok(None),
     }
+}
+
+/// The number of the next version of a key: the lowest one above the current version's that no version has. An import
+/// may have brought versions with higher numbers than the current one.
+pub fn next_version<'v>(current: u32, version: impl Fn(u32) -> Option<&'v KeyVersion>) -> Option<u32> {
+    (current.checked_add(1)?..=u32::MAX).find(|number| version(*number).is_none())
 }
 
 /// Whether a version can encrypt and sign: the current version of an enabled key.

@@ -12,6 +12,7 @@ use crate::envelope::{Binding, fingerprint};
 use crate::ledger::{Details, Idempotency};
 use crate::lifecycle::{
     CheckedKey, Command, KeyEdit, NewVersion, check_metadata, check_name, check_period, check_type_and_purpose,
+    next_version,
 };
 use crate::types::actor::Role;
 use crate::types::attempt::{Decision, Operation};
@@ -175,14 +176,14 @@ impl Session {
         let mut pem = None;
         let mut retry = None;
         for _ in 0..=REDO {
-            let (current, key_type, is_full) = {
+            let (new_version, key_type, is_full) = {
                 let snapshot = self.shared.catalog.snapshot();
                 let key = id.and_then(|id| snapshot.key(id));
                 let versions = id.map_or(0, |id| snapshot.live_versions(id));
                 let is_full = versions >= self.shared.config.versions_max as usize;
-                (key.map_or(0, |key| key.current_version), key.map(|key| key.key_type), is_full)
+                let next = key.map(|key| next_version(key.current_version, |number| snapshot.version(key.id, number)));
+                (next.map_or(1, |next| next.unwrap_or(u32::MAX)), key.map(|key| key.key_type), is_full)
             };
-            let new_version = current.saturating_add(1);
             let mut details = Details::default();
             if let Some(expected) = expected_current {
                 details.number("expectedCurrentVersion", expected.into());

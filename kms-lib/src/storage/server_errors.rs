@@ -34,6 +34,7 @@ pub(super) fn other_error(error: sqlx::Error) -> Error {
 fn no_tls(why: &dyn std::error::Error) -> Error {
     misconfigured(format!(
         "no TLS with the database server: {why}; its certificate is checked unless the URL says otherwise: name the \
-         authority that signed it with ssl-ca=FILE, or turn TLS off with ssl-mode=disable"
+         authority that signed it with ssl-ca=FILE, or turn TLS off with ssl-mode=disable (MySQL and \
+         MariaDB: ssl-mode=disabled)"
     ))
 }

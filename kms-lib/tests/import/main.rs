@@ -9,6 +9,7 @@ mod concurrent;
 mod crypto;
 mod grants;
 mod log;
+mod numbers;
 mod phases;
 mod refused;
 mod runs;

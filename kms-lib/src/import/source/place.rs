@@ -50,8 +50,8 @@ impl ImportSource {
         let is_dump = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("sql"));
         if is_dump {
             return Err(invalid(format!(
-                "{from}: an SQL dump cannot be read directly; load it into an empty database (mariadb kms_old < \
-                 {from}), then import from mysql://USER@HOST/kms_old"
+                "{from}: an SQL dump cannot be read directly; load it into an empty database (mariadb \
+                 --init-command='SET FOREIGN_KEY_CHECKS=0' kms_old < {from}), then import from mysql://USER@HOST/kms_old"
             )));
         }
         Ok(Self::of(Form::Json(path.to_owned())))
