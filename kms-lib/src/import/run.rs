@@ -203,8 +203,8 @@ async fn check_open(session: &Session, source: &str) -> Result<()> {
         is_held |= !import.is_final;
         is_final |= import.is_final;
     }
-    // The rows of keys count only where no state is kept.
-    if state.map_or(is_final && !is_held, |state| state.is_final) {
+    // All keys are finalized in the commit that stores the end, so a state that says otherwise is an older one.
+    if state.is_some_and(|state| state.is_final) || (is_final && !is_held) {
         let text = format!(
             "the import {source:?} is finalized: its keys belong to this store, and its source is no longer \
              read; another source needs another name"

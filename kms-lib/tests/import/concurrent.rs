@@ -213,3 +213,26 @@ async fn a_log_alone_is_finalized() {
     assert_eq!(code(session.import_mini_kms(&source, &ImportJob::default()).await), ErrorCode::WrongState);
     kms.close().await.unwrap();
 }
+
+/// An attacker with write access to the database puts back the sealed state of the import from before its end. The
+/// keys still show that the import is finalized, so no run imports anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_state_does_not_reopen_a_finalized_import() {
+    let original = original!("clean");
+    let place = place();
+    let kms = place.open().await;
+    import(&kms, &original, &ImportJob::default()).await;
+    place.tamper("INSERT INTO meta (name, value) SELECT 'kept', value FROM meta WHERE name = 'import.mini-kms'").await;
+    import(&kms, &original, &ImportJob::default().finalize(true)).await;
+    let former = "(SELECT value FROM meta WHERE name = 'kept')";
+    place.tamper(&format!("UPDATE meta SET value = {former} WHERE name = 'import.mini-kms'")).await;
+    original
+        .sql("INSERT INTO grants SELECT UUID(), 'intruder', role, key_id, allowed_ops, NULL, created_at FROM grants");
+    let session = admin(&kms);
+    for job in [ImportJob::default(), ImportJob::default().dry_run(true)] {
+        assert_eq!(code(session.import_mini_kms(&original.source(), &job).await), ErrorCode::WrongState);
+    }
+    let filter = GrantFilter::default().principal("intruder");
+    assert!(session.list_grants(&filter, &Paging::new(10)).await.unwrap().items.is_empty());
+    kms.close().await.unwrap();
+}

@@ -113,6 +113,17 @@ async fn invalid_sources_are_refused_with_advice() {
         assert_eq!(error.code(), ErrorCode::InvalidConfiguration, "{from}");
         assert!(!error.message().contains("hunter2"), "{error}");
     }
+    // No message is about the store.
+    for error in [
+        ImportSource::with_password("/srv/older", "hunter2").unwrap_err(),
+        ImportSource::with_password("mysql://u:hunter2@h/d", "hunter2").unwrap_err(),
+        ImportSource::parse("mysql://u:hunter2@h/d?tls=on").unwrap_err(),
+        ImportSource::parse("mysql://u:hunter2@h:x/d").unwrap_err(),
+    ] {
+        assert_eq!(error.code(), ErrorCode::InvalidConfiguration, "{error}");
+        assert!(error.message().contains("source's") && !error.message().contains("store_"), "{error}");
+        assert!(!error.message().contains("hunter2"), "{error}");
+    }
     let nowhere = ImportSource::parse("/nonexistent/audit.json").unwrap();
     assert_eq!(refused(&nowhere).await, ErrorCode::InvalidConfiguration);
 }

@@ -44,7 +44,7 @@ impl ImportSource {
     /// `InvalidConfiguration` for anything else. An SQL dump is refused: load it into a database first.
     pub fn parse(from: &str) -> Result<Self> {
         if from.contains("://") {
-            return Self::at(Location::parse(from)?);
+            return Self::at(Location::parse(from).map_err(about_source)?);
         }
         let path = Path::new(from);
         let is_dump = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("sql"));
@@ -59,7 +59,7 @@ impl ImportSource {
 
     /// The database of a URL without a password, with the user's password given separately and unencoded.
     pub fn with_password(from: &str, password: &str) -> Result<Self> {
-        Self::at(Location::parse_with_password(from, password)?)
+        Self::at(Location::parse_with_password(from, password).map_err(about_source)?)
     }
 
     fn at(location: Location) -> Result<Self> {
@@ -141,6 +141,12 @@ impl fmt::Debug for ImportSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ImportSource({self})")
     }
+}
+
+/// An error about a URL in the terms of an import: it is not the store's, and neither is the password.
+fn about_source(error: Error) -> Error {
+    let text = error.message().replace("the store_url", "the URL").replace("store_url", "the source's URL");
+    error.with_message(text.replace("store_password_file", "the source's password"))
 }
 
 fn invalid(message: impl Into<String>) -> Error {
