@@ -51,7 +51,8 @@ impl ImportSource {
         if is_dump {
             return Err(invalid(format!(
                 "{from}: an SQL dump cannot be read directly; load it into an empty database (mariadb \
-                 --init-command='SET FOREIGN_KEY_CHECKS=0' kms_old < {from}), then import from mysql://USER@HOST/kms_old"
+                 --init-command='SET FOREIGN_KEY_CHECKS=0' kms_old < {from}), then import from \
+                 mysql://USER@HOST/kms_old"
             )));
         }
         Ok(Self::of(Form::Json(path.to_owned())))
