@@ -68,6 +68,20 @@ struct State {
 struct Holding {
     bytes: usize,
     waiting: WaitingList<Arc<Place>>,
+    /// The one reservation that may exceed the owner's share.
+    beyond: Option<Arc<Place>>,
+}
+
+impl Holding {
+    /// Whether a reservation other than `place` exceeds the owner's share.
+    fn is_beyond_without(&self, place: &Arc<Place>) -> bool {
+        self.beyond.as_ref().is_some_and(|beyond| !Arc::ptr_eq(beyond, place))
+    }
+
+    /// Notes that `place` no longer exceeds the owner's share.
+    fn is_within(&mut self, place: &Place) {
+        self.beyond.take_if(|beyond| std::ptr::eq(Arc::as_ptr(beyond), place));
+    }
 }
 
 /// The state of a reservation. Changed only under the lock of the memory.
@@ -128,14 +142,15 @@ impl RequestMemory {
 enum Limit {
     /// The owner's total must not exceed the free memory, and `left` bytes must stay free for others.
     Share { left: usize },
-    /// The same, but an owner that holds only this reservation may take all but `left` bytes.
+    /// The same, but one reservation of an owner at a time may take all but `left` bytes. Without that exception,
+    /// several large calls of one caller would wait for each other's memory, and all of them would be refused.
     Call { left: usize },
     /// The owner may take all free memory except what is reserved for callers that are not authenticated yet.
     Free,
 }
 
 impl State {
-    fn take(&mut self, owner: &Owner, place: &Place, more: usize, limit: Limit) -> Result<(), ApiError> {
+    fn take(&mut self, owner: &Owner, place: &Arc<Place>, more: usize, limit: Limit) -> Result<(), ApiError> {
         if place.is_evicted.load(Ordering::Relaxed) {
             return Err(ApiError::overloaded(true));
         }
@@ -149,12 +164,17 @@ impl State {
             let is_short = more + left > self.free;
             let is_shared = match limit {
                 Limit::Share { .. } => true,
-                Limit::Call { .. } => held > place.bytes.load(Ordering::Relaxed),
+                Limit::Call { .. } => self.held.get(owner).is_some_and(|holding| holding.is_beyond_without(place)),
                 Limit::Free => false,
             };
-            let is_over = is_shared && held + more > self.free;
+            let is_beyond = held + more > self.free;
+            let is_over = is_shared && is_beyond;
             if !is_short && !is_over {
-                break;
+                self.charge(owner, place, more);
+                if is_beyond && matches!(limit, Limit::Call { .. }) {
+                    self.held.entry(owner.clone()).or_default().beyond = Some(Arc::clone(place));
+                }
+                return Ok(());
             }
             // Reservations that have just begun to wait are evicted last, and only if the memory is exhausted or the
             // owner holds little.
@@ -168,8 +188,6 @@ impl State {
                 return Err(ApiError::overloaded(held + more > self.free && more <= self.free));
             }
         }
-        self.charge(owner, place, more);
-        Ok(())
     }
 
     fn charge(&mut self, owner: &Owner, place: &Place, more: usize) {
@@ -230,6 +248,7 @@ impl State {
         let Some((_, Waiting { place, .. })) = holding.waiting.remove(turn) else { return };
         place.is_evicted.store(true, Ordering::Relaxed);
         let bytes = place.bytes.swap(0, Ordering::Relaxed);
+        holding.is_within(&place);
         holding.bytes = holding.bytes.saturating_sub(bytes);
         self.free += bytes;
         place.evict.evict();
@@ -250,6 +269,9 @@ impl State {
         self.free += bytes;
         if let Some(holding) = self.held.get_mut(owner) {
             holding.bytes = holding.bytes.saturating_sub(bytes);
+            if holding.bytes <= self.free || place.bytes.load(Ordering::Relaxed) == 0 {
+                holding.is_within(place);
+            }
             if holding.bytes == 0 && holding.waiting.is_empty() {
                 self.held.remove(owner);
             }
@@ -279,7 +301,7 @@ impl Room {
     }
 
     /// Extends the reservation of a request by `more` bytes for its response, before any work is done. Unlike
-    /// [`Room::grow`], a caller without other requests may exceed its share.
+    /// [`Room::grow`], one call of a caller at a time may exceed its share.
     pub fn grow_for_response(&self, more: usize) -> Result<(), ApiError> {
         self.take(more, Limit::Call { left: self.left(more) })
     }

@@ -206,6 +206,50 @@ fn a_single_call_may_exceed_the_share_of_its_caller() {
     call.grow_for_response(700_000).expect("room");
     call.resize(100_000).expect("less");
     let second = take(&memory, principal("a"), 200_000).expect("room");
-    assert!(second.grow_for_response(500_000).is_err(), "the caller has another call");
     take(&memory, principal("b"), 200_000).expect("room").grow_for_response(300_000).expect("room for another");
+    second.grow_for_response(500_000).expect("the first call is within the share again");
+    assert!(call.grow_for_response(100_000).is_err(), "the caller has another call beyond the share");
+}
+
+/// A caller that sends several large calls at once gets one of them served. Before, each was refused because of what
+/// the others held, for as long as the caller repeated them.
+#[test]
+fn of_several_large_calls_of_one_caller_one_may_exceed_its_share() {
+    let memory = Arc::new(RequestMemory::new(64 * MIB));
+    let bodies: Vec<Room> = (0..2).map(|_| take(&memory, principal("busy"), 15 * MIB).expect("room")).collect();
+    bodies[0].grow_for_response(20 * MIB).expect("one call may exceed the share");
+    let refused = bodies[1].grow_for_response(3 * MIB).expect_err("only one");
+    assert_eq!(refused.code, "CallerOverloaded");
+    assert!(is_own(take(&memory, principal("busy"), 1)), "other reservations stay within the share");
+    // An eighth is left to small calls of others.
+    take(&memory, principal("other"), 60_000).expect("room");
+    // When the first call ends, the second has its turn, and nothing is left in the end.
+    let mut bodies = bodies.into_iter();
+    drop(bodies.next());
+    let second = bodies.next().expect("a second call");
+    second.grow_for_response(40 * MIB).expect("the turn of the second call");
+    second.resize(MIB).expect("less");
+    let third = take(&memory, principal("busy"), 30 * MIB).expect("within the share again");
+    third.grow_for_response(20 * MIB).expect("the turn of the third call");
+    drop((second, third));
+    assert_eq!(memory.free(), 64 * MIB);
+    assert!(memory.state().held.is_empty());
+}
+
+/// An evicted call does not keep the turn to exceed the share.
+#[test]
+fn an_evicted_call_leaves_the_turn_to_exceed_the_share_to_the_next() {
+    let memory = Arc::new(RequestMemory::new(1_000));
+    let large = take(&memory, principal("a"), 100).expect("room");
+    large.grow_for_response(820).expect("one call may exceed the share");
+    large.waits(Waits::Response);
+    memory.state().waited = OWN_PATIENCE;
+    drop(take(&memory, principal("b"), 400).expect("the response that is not read is evicted"));
+    assert_eq!(large.bytes(), 0);
+    let next = [take(&memory, principal("a"), 200).expect("room"), take(&memory, principal("a"), 200).expect("room")];
+    next[0].grow_for_response(400).expect("the turn is free");
+    assert!(next[1].grow_for_response(1).is_err(), "the turn is taken");
+    drop((large, next));
+    assert_eq!(memory.free(), 1_000);
+    assert!(memory.state().held.is_empty());
 }
