@@ -46,6 +46,7 @@ impl Bodies {
         if announced.is_some_and(|length| length > limit as u64) {
             return Err(ApiError::too_large(limit));
         }
+        let expected = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(limit);
         if body.is_end_stream() {
             return Ok((Whole::default(), context.room.clone()));
         }
@@ -53,13 +54,16 @@ impl Bodies {
             context.room.clone().unwrap_or_else(|| self.memory.empty(caller.clone(), Arc::clone(&context.evict)));
         room.waits(Waits::Body);
         let end = Instant::from_std(context.started + self.timeout);
-        let read = tokio::time::timeout_at(end, collect(&room, body, limit)).await.map_err(|_| ApiError::slow_body());
+        let read = tokio::time::timeout_at(end, collect(&room, body, limit, expected))
+            .await
+            .map_err(|_| ApiError::slow_body());
         room.stops_waiting();
         Ok((read??, Some(room)))
     }
 }
 
-async fn collect(room: &Room, mut body: Body, limit: usize) -> Result<Whole, ApiError> {
+/// Collects a body of at most `limit` bytes, probably of `expected` bytes.
+async fn collect(room: &Room, mut body: Body, limit: usize, expected: usize) -> Result<Whole, ApiError> {
     let mut whole = Zeroizing::new(Vec::new());
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| ApiError::broken_body())?.into_data() else { continue };
@@ -68,8 +72,9 @@ async fn collect(room: &Room, mut body: Body, limit: usize) -> Result<Whole, Api
             return Err(ApiError::too_large(limit));
         }
         if length > whole.capacity() {
-            let capacity = length.max(2 * whole.capacity()).min(limit);
-            // Memory is reserved for bytes that have arrived, not for the announced length.
+            // Memory is reserved for bytes that have arrived, not for the announced length. That only ends the growth,
+            // so that equal requests take equal memory however their bytes arrive.
+            let capacity = length.max((2 * whole.capacity()).min(expected));
             room.grow(capacity - whole.capacity())?;
             // Copies into a new buffer so that the old one is wiped; `Vec::reserve` would not wipe it.
             let mut larger = Zeroizing::new(Vec::with_capacity(capacity));

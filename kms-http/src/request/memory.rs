@@ -185,7 +185,9 @@ impl State {
                 || is_urgent && self.evict_other(owner, wanted, Duration::ZERO)
                 || self.evict_own(owner, place);
             if !made_room {
-                return Err(ApiError::overloaded(held + more > self.free && more <= self.free));
+                let of_other_calls = held - place.bytes.load(Ordering::Relaxed).min(held);
+                let would_fit = more <= self.free || more + left <= self.free + of_other_calls;
+                return Err(ApiError::overloaded(is_beyond && would_fit));
             }
         }
     }

@@ -15,7 +15,7 @@ fn room(bodies: &Bodies, principal: &str) -> Room {
 
 fn read(bodies: &Bodies, principal: &str, bytes: usize) -> Result<(Whole, Room), ApiError> {
     let (room, body) = (room(bodies, principal), Body::from(vec![b'x'; bytes]));
-    let whole = collect(&room, body, 20_000).now_or_never().expect("a body in memory")?;
+    let whole = collect(&room, body, 20_000, 20_000).now_or_never().expect("a body in memory")?;
     Ok((whole, room))
 }
 
@@ -24,7 +24,7 @@ fn a_body_of_many_frames_is_complete() {
     let memory = bodies(60_000);
     let frames: Vec<Result<Bytes, std::io::Error>> = (0..100).map(|n| Ok(Bytes::from(vec![n; 150]))).collect();
     let (room, body) = (room(&memory, "a"), Body::from_stream(futures_util::stream::iter(frames)));
-    let whole = collect(&room, body, 20_000).now_or_never().expect("in memory").expect("room");
+    let whole = collect(&room, body, 20_000, 20_000).now_or_never().expect("in memory").expect("room");
     assert!(whole.len() == 15_000 && whole.iter().enumerate().all(|(n, byte)| usize::from(*byte) == n / 150));
     assert_eq!(room.bytes(), whole.capacity(), "the collected body does not count");
 }
@@ -55,6 +55,22 @@ async fn a_body_counts_from_its_first_byte() {
     let context = RequestContext { room: Some(own), ..context };
     let (_, room) = memory.read(&context, &a, &headers, Body::from("0123456789"), 100).await.expect("room");
     assert_eq!(room.map(|room| room.bytes()), Some(110));
+}
+
+/// Before, a request could be refused or not, depending on how its bytes arrived.
+#[tokio::test]
+async fn a_body_of_a_known_length_takes_as_much_memory_however_it_arrives() {
+    let memory = bodies(60_000);
+    let context = RequestContext::new(&HeaderMap::new(), Arc::default());
+    let a = Owner::principal("a");
+    let headers: HeaderMap = [(CONTENT_LENGTH, 15_000.into())].into_iter().collect();
+    for frame in [150, 4_000, 9_000, 15_000] {
+        let bytes = Bytes::from(vec![b'x'; 15_000]);
+        let frames: Vec<_> = bytes.chunks(frame).map(|part| Ok::<_, std::io::Error>(bytes.slice_ref(part))).collect();
+        let body = Body::from_stream(futures_util::stream::iter(frames));
+        let (whole, room) = memory.read(&context, &a, &headers, body, 20_000).await.expect("room");
+        assert_eq!((whole.len(), room.map(|room| room.bytes())), (15_000, Some(15_000)), "in frames of {frame} bytes");
+    }
 }
 
 #[tokio::test]
