@@ -152,9 +152,9 @@ struct Facts {
 impl Facts {
     /// The counters, and the public key if it matches the digest in the version's sealed row.
     fn of(version: &KeyVersion, stored: Option<&VersionFacts>) -> Self {
-        let pem = stored.and_then(|facts| facts.public_key_pem.clone()).filter(|pem| {
-            version.public_key_digest.is_some_and(|digest| digest == <[u8; 32]>::from(Sha256::digest(pem)))
-        });
+        let pem = stored
+            .and_then(|facts| facts.public_key_pem.clone())
+            .filter(|pem| version.public_key_digest.as_deref() == Some(&<[u8; 32]>::from(Sha256::digest(pem))));
         Self {
             public_key_pem: pem,
             encryptions: Some(stored.map_or(0, |facts| facts.usage.encryptions)),

@@ -80,7 +80,7 @@ impl PublicKeys {
 
 /// The digest of a version's public key, from its sealed row.
 fn digest(version: &KeyVersion) -> Result<[u8; 32]> {
-    version.public_key_digest.ok_or_else(|| altered("has no digest in its version's row"))
+    version.public_key_digest.as_deref().copied().ok_or_else(|| altered("has no digest in its version's row"))
 }
 
 fn altered(what: &str) -> Error {

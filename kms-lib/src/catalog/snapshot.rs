@@ -31,7 +31,8 @@ impl<T> Folded<T> {
 /// A key with its versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
-    key: Option<Key>,
+    /// Boxed, because the table of entries has more places than keys.
+    key: Option<Box<Key>>,
     /// Sorted by number. A vector, because a tree takes several times the memory for the few versions of most keys.
     versions: Vec<KeyVersion>,
     /// Number of versions that are not destroyed.
@@ -277,7 +278,7 @@ fn place(grant: &Grant) -> (&str, GrantId) {
 
 impl CatalogView for Snapshot {
     fn key(&self, id: KeyId) -> Option<&Key> {
-        self.keys.get(&id).and_then(|entry| entry.key.as_ref())
+        self.keys.get(&id).and_then(|entry| entry.key.as_deref())
     }
     fn key_by_name(&self, name: &str) -> Option<KeyId> {
         self.names.get(name).copied()

@@ -106,7 +106,7 @@ pub fn version(version: &KeyVersion) -> Vec<u8> {
         .time(Some(version.created_at))
         .text(version.origin.as_str())
         .bytes(&version.fingerprint)
-        .optional(version.public_key_digest.as_ref().map(<[u8; 32]>::as_slice))
+        .optional(version.public_key_digest.as_deref().map(<[u8; 32]>::as_slice))
         .number(version.revision);
     fields.finish()
 }

@@ -213,7 +213,7 @@ impl Context<'_> {
             created_at: self.now,
             origin: Origin::Generated,
             fingerprint: new.fingerprint,
-            public_key_digest: new.material.public_key_pem.as_deref().map(|pem| Sha256::digest(pem).into()),
+            public_key_digest: new.material.public_key_pem.as_deref().map(|pem| Box::new(Sha256::digest(pem).into())),
             revision: self.revision,
         };
         Change::InsertVersion(version, new.material.clone())

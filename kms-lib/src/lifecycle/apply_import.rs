@@ -154,7 +154,7 @@ impl Context<'_> {
                 created_at: imported.created_at,
                 origin: Origin::Imported,
                 fingerprint: new.fingerprint,
-                public_key_digest: public_key.map(|pem| Sha256::digest(pem).into()),
+                public_key_digest: public_key.map(|pem| Box::new(Sha256::digest(pem).into())),
                 revision: self.revision,
             };
             let version = self.shaped(version, is_current);

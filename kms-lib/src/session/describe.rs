@@ -86,7 +86,7 @@ impl Session {
         let id = self.permit_reading_key(&key.into()).await?;
         let digest = match self.shared.catalog.snapshot().version(id, version) {
             None => return Err(refusal(ErrorCode::VersionNotFound)),
-            Some(version) => version.public_key_digest,
+            Some(version) => version.public_key_digest.as_deref().copied(),
         };
         let digest =
             digest.ok_or_else(|| Error::new(ErrorCode::WrongKeyType, "an AES256_GCM key has no public half"))?;

@@ -161,8 +161,8 @@ pub struct KeyVersion {
     /// Derived from the material ([`crate::envelope::fingerprint`]) and kept when the material is erased. It tells
     /// apart two versions with the same number and different material, as a restore and a rotation can produce.
     pub fingerprint: [u8; 32],
-    /// SHA-256 of the public key's PEM text, for RSA.
-    pub public_key_digest: Option<[u8; 32]>,
+    /// SHA-256 of the public key's PEM text, for RSA. Boxed, because most versions have none and many are in memory.
+    pub public_key_digest: Option<Box<[u8; 32]>>,
     /// The sequence number of the record of its last change.
     pub revision: u64,
 }

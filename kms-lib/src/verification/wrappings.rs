@@ -82,7 +82,7 @@ pub(super) fn faults(
         }
     }
     let digests: HashMap<&[u8; 16], Option<[u8; 32]>> =
-        versions.iter().map(|version| (version.id.as_bytes(), version.public_key_digest)).collect();
+        versions.iter().map(|version| (version.id.as_bytes(), version.public_key_digest.as_deref().copied())).collect();
     let is_other = |(version, public_key): &&([u8; 16], Option<[u8; 32]>)| {
         digests.get(version).is_some_and(|digest| digest != public_key)
     };

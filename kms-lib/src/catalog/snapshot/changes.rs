@@ -211,14 +211,14 @@ impl Snapshot {
         let (id, name, state) = (key.id, key.name.clone(), key.state);
         let entry = self.entry(id);
         if entry.key.as_ref().is_none_or(|present| present.revision < key.revision) {
-            let old = entry.key.replace(key);
+            let old = entry.key.replace(Box::new(key));
             match &old {
                 Some(old) => self.count_key(old.state, false),
                 None => self.rights.name_key(id, &name),
             }
             self.count_key(state, true);
             self.names.insert(name, id);
-            self.refold_row(old.as_ref().map(row::key), &fold, seals);
+            self.refold_row(old.as_deref().map(row::key), &fold, seals);
         }
     }
 

@@ -260,7 +260,7 @@ fn read_version(row: &dyn Row) -> Result<KeyVersion> {
         created_at: row.time(6)?,
         origin: Origin::parse(row.text(7)?)?,
         fingerprint: row.hash(8)?,
-        public_key_digest: row.hash_opt(9)?,
+        public_key_digest: row.hash_opt(9)?.map(Box::new),
         revision: row.unsigned(10)?,
         id: VersionId::from_slice(row.blob(12)?)?,
     })

@@ -153,7 +153,7 @@ fn version_values(version: &KeyVersion, seal: [u8; 32]) -> Vec<Value> {
         version.created_at.into(),
         version.origin.as_str().into(),
         (&version.fingerprint).into(),
-        version.public_key_digest.as_ref().into(),
+        version.public_key_digest.as_deref().into(),
         version.revision.into(),
         (&seal).into(),
         version.id.as_bytes().into(),
