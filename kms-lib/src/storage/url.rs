@@ -104,6 +104,7 @@ impl Url {
         self.parameters.has_mode
     }
     /// Whether the URL sets the application name of connections.
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "only PostgreSQL has such a parameter"))]
     pub(super) fn has_application_name(&self) -> bool {
         self.parameters.has_application_name
     }

@@ -119,6 +119,7 @@ impl ImportSource {
         self.root.as_deref().map(|root| &**root)
     }
     /// The settings for AWS KMS, if given.
+    #[cfg_attr(not(feature = "aws-kms"), expect(dead_code, reason = "only AWS KMS uses them"))]
     pub(crate) fn aws_settings(&self) -> Option<&AwsRootKey> {
         self.aws.as_ref()
     }
