@@ -11,6 +11,7 @@ const STRUCT_BYTES: usize = 4_096;
 ///
 /// # Safety
 /// `pointer` is NULL or valid for `length` bytes while `'a` lasts.
+#[inline]
 pub unsafe fn bytes<'a>(pointer: *const u8, length: usize, name: &'static str) -> Outcome<&'a [u8]> {
     if length == 0 {
         return Ok(&[]);
@@ -27,14 +28,14 @@ pub unsafe fn bytes<'a>(pointer: *const u8, length: usize, name: &'static str) -
 ///
 /// # Safety
 /// As [`bytes`].
+#[inline]
 pub unsafe fn text<'a>(pointer: *const std::ffi::c_char, length: usize, name: &'static str) -> Outcome<&'a str> {
     if pointer.is_null() {
         return Err(Failure::null(name));
     }
     // SAFETY: as the caller promises.
     let bytes = unsafe { bytes(pointer.cast(), length, name) }?;
-    str::from_utf8(bytes)
-        .map_err(|e| Failure::invalid(format!("{name} is not valid UTF-8 at byte {}", e.valid_up_to())))
+    str::from_utf8(bytes).map_err(|e| Failure::not_utf8(name, e.valid_up_to()))
 }
 
 /// Reads optional text: NULL means none.
@@ -53,9 +54,10 @@ pub unsafe fn optional_text<'a>(
     unsafe { text(pointer, length, name) }.map(Some)
 }
 
+#[inline]
 fn check_length(length: usize, name: &str) -> Outcome<()> {
     if isize::try_from(length).is_err() {
-        return Err(Failure::invalid(format!("the length of {name}, {length} bytes, is too large")));
+        return Err(Failure::too_long(name, length));
     }
     Ok(())
 }
@@ -113,7 +115,7 @@ unsafe fn size<T: Extensible>(pointer: *const T, name: &'static str) -> Outcome<
         return Err(Failure::null(name));
     }
     if !pointer.is_aligned() {
-        return Err(Failure::invalid(format!("{name} is not aligned")));
+        return Err(Failure::misaligned(name));
     }
     // SAFETY: not NULL, aligned, and the caller promises the rest.
     let size = unsafe { pointer.cast::<usize>().read() };
@@ -171,12 +173,13 @@ impl<T> Place<T> {
 ///
 /// # Safety
 /// `pointer` is NULL or can be written as long as the result lives.
+#[inline]
 pub unsafe fn place<T>(pointer: *mut T, name: &'static str) -> Outcome<Place<T>> {
     if pointer.is_null() {
         return Err(Failure::null(name));
     }
     if !pointer.is_aligned() {
-        return Err(Failure::invalid(format!("{name} is not aligned")));
+        return Err(Failure::misaligned(name));
     }
     Ok(Place(pointer))
 }
@@ -203,6 +206,7 @@ impl<T: Extensible> Filled<T> {
 /// # Safety
 /// `pointer` is NULL or points to as many bytes as its first field says, which can be written as long as the result
 /// lives.
+#[inline]
 pub unsafe fn optional_filled<T: Extensible>(pointer: *mut T, name: &'static str) -> Outcome<Filled<T>> {
     if pointer.is_null() {
         return Ok(Filled(None));
@@ -232,6 +236,7 @@ pub struct Output {
 impl Output {
     /// Checks the capacity before anything is done. If it is too small, writes the required size to the caller's
     /// length.
+    #[inline]
     pub fn require(&self, needed: usize) -> Outcome<()> {
         if self.capacity < needed {
             // SAFETY: `output` checked the pointer, and the caller promised that it can be written.
@@ -241,6 +246,7 @@ impl Output {
         Ok(())
     }
     /// Writes the result. It may overwrite the input of the call.
+    #[inline]
     pub fn set(self, bytes: &[u8]) -> Outcome<()> {
         // `require` has checked this already; the second check guarantees that nothing is written beyond the buffer.
         self.require(bytes.len())?;
@@ -259,6 +265,7 @@ impl Output {
 /// # Safety
 /// `data` is NULL or `capacity` bytes that can be written, `length` is NULL or can be written, as long as the result
 /// lives.
+#[inline]
 pub unsafe fn output(
     data: *mut u8,
     capacity: usize,
@@ -274,7 +281,7 @@ pub unsafe fn output(
         return Err(Failure::null(length_name));
     }
     if !length.is_aligned() {
-        return Err(Failure::invalid(format!("{length_name} is not aligned")));
+        return Err(Failure::misaligned(length_name));
     }
     Ok(Output { data, capacity, length, name })
 }

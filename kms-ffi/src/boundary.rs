@@ -17,8 +17,19 @@ pub fn guarded(work: impl FnOnce() -> Outcome<()>) -> Outcome<()> {
 ///
 /// # Safety
 /// `error` is NULL or can be written.
+#[inline]
 pub unsafe fn report(outcome: Outcome<()>, error: *mut *mut mkms_error) -> mkms_status {
-    let Err(failure) = outcome else { return MKMS_OK };
+    match outcome {
+        Ok(()) => MKMS_OK,
+        // SAFETY: as the caller promises.
+        Err(failure) => unsafe { report_failure(failure, error) },
+    }
+}
+
+/// # Safety
+/// As [`report`].
+#[cold]
+unsafe fn report_failure(failure: Failure, error: *mut *mut mkms_error) -> mkms_status {
     let status = failure.status;
     if !error.is_null() {
         let made = handle::new::<mkms_error>(failure.into());

@@ -45,6 +45,7 @@ static EMPTY: Context = Context::new();
 ///
 /// # Safety
 /// As [`handle::get`].
+#[inline]
 pub unsafe fn read(pointer: *const mkms_context, name: &'static str) -> Outcome<Cow<'static, Context>> {
     // SAFETY: as the caller promises.
     let read = unsafe { read_optional(pointer, name) }?;
@@ -55,6 +56,7 @@ pub unsafe fn read(pointer: *const mkms_context, name: &'static str) -> Outcome<
 ///
 /// # Safety
 /// As [`handle::get`].
+#[inline]
 pub unsafe fn read_optional(pointer: *const mkms_context, name: &'static str) -> Outcome<Option<Context>> {
     if pointer.is_null() {
         return Ok(None);

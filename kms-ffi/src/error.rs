@@ -23,12 +23,12 @@ pub struct Held {
 
 impl From<Failure> for Held {
     fn from(failure: Failure) -> Self {
-        let terminated = |text: String| text.replace('\0', "\u{fffd}") + "\0";
+        let terminated = |text: &str| text.replace('\0', "\u{fffd}") + "\0";
         Self {
             status: failure.status,
             is_retryable: failure.is_retryable,
-            name: terminated(failure.name.to_owned()),
-            message: terminated(failure.message),
+            name: terminated(failure.name),
+            message: terminated(&failure.message),
         }
     }
 }

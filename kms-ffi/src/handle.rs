@@ -47,6 +47,7 @@ pub fn new<O: Opaque>(value: O::Value) -> *mut O {
 ///
 /// # Safety
 /// `pointer` is NULL or points to a handle of any type that is not freed while `'a` lasts.
+#[inline]
 pub unsafe fn get<'a, O: Opaque>(pointer: *const O, name: &'static str) -> Outcome<&'a O::Value> {
     // SAFETY: as the caller promises.
     unsafe { checked(pointer, name) }.map(|handle| &handle.value)
@@ -91,20 +92,19 @@ pub unsafe fn free<O: Opaque>(place: *mut *mut O) -> Outcome<()> {
 
 /// # Safety
 /// As [`get`].
+#[inline]
 unsafe fn checked<'a, O: Opaque>(pointer: *const O, name: &'static str) -> Outcome<&'a Handle<O::Value>> {
     if pointer.is_null() {
         return Err(Failure::null(name));
     }
     let handle = pointer.cast::<Handle<O::Value>>();
-    let wrong =
-        || Failure::invalid(format!("{name} is not a valid handle of type {} (another type, or freed)", O::NAME));
     if !pointer.cast::<Handle<()>>().is_aligned() {
-        return Err(wrong());
+        return Err(Failure::wrong_handle(name, O::NAME));
     }
     // SAFETY: every handle begins with its tag, whatever its type; it is aligned.
     let tag = unsafe { &*pointer.cast::<AtomicU64>() }.load(Ordering::Relaxed);
     if tag != O::TAG || !handle.is_aligned() {
-        return Err(wrong());
+        return Err(Failure::wrong_handle(name, O::NAME));
     }
     // SAFETY: the tag says that it was created as this type.
     Ok(unsafe { &*handle })
