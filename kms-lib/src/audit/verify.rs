@@ -279,6 +279,8 @@ pub struct Digest {
     pub links: Vec<Link>,
     /// The states of imported logs that the good records seal.
     pub imported: Vec<SealedLog>,
+    /// The good records at which time was acknowledged to go back.
+    pub set_backs: Vec<u64>,
 }
 
 impl Digest {
@@ -319,6 +321,7 @@ pub fn digest(log: LogId, rows: &[AuditRecord]) -> Digest {
         changed_rows(row, &mut digest.changed);
         digest.links.extend(link(row));
         digest.imported.extend(sealed_log(row));
+        digest.set_backs.extend((row.action == Action::ClockAcknowledge.as_str()).then_some(row.seq));
     }
     let aligned = digest.first.is_some_and(|first| first.seq % CHUNK == 1);
     if aligned && digest.leaves.len() as u64 == CHUNK {

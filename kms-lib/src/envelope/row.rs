@@ -265,11 +265,11 @@ pub fn import_run(source: &str, run: &ImportRunId, is_final: bool) -> Vec<u8> {
     fields.finish()
 }
 
-/// The bytes of the verified size of the log, with the imported logs that it sealed up to there. Sealed, so that an
+/// The bytes of the verified size of the log, with what else is kept of the verification (`rest`). Sealed, so that an
 /// attacker cannot make verification skip records.
-pub fn verified(size: u64, imported: &str) -> Vec<u8> {
+pub fn verified(size: u64, rest: &str) -> Vec<u8> {
     let mut fields = row("verified");
-    fields.number(size).text(imported);
+    fields.number(size).text(rest);
     fields.finish()
 }
 

@@ -13,7 +13,7 @@ use crate::envelope::{Envelope, RootKeySource, Seals};
 use crate::fair::Fair;
 use crate::ledger::{AuditAck, Details, Ledger, LedgerDeps, Signer, Space, skew};
 use crate::lifecycle::NewQuarantined;
-use crate::session::{Denials, Rotations, Session, Shared, VerificationSettings};
+use crate::session::{Denials, Rotations, Session, SetBacks, Shared, VerificationSettings};
 use crate::storage::inspection::require_sound;
 use crate::storage::tables::{self, audit, root_keys, secrets};
 use crate::storage::{Connection, Store};
@@ -214,6 +214,7 @@ async fn start(
         reads: Fair::new(store.readers(), store.readers() - 1),
         lists: Fair::new(LISTS, LISTS - 1),
         full_keys: Mutex::default(),
+        set_backs: SetBacks::default(),
         turns: Turns::default(),
         deletion_wait_days: config.deletion_wait_days,
         deletion_wait_min_days: config.deletion_wait_min_days,

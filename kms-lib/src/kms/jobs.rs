@@ -197,11 +197,11 @@ async fn revoke_expired(session: &Session, even_if_used: bool, report: &mut JobR
         if last.is_none() {
             return Ok(());
         }
+        drop(connection);
         let spans = match doubtful.take() {
             Some(spans) => spans,
-            None => doubtful_times(connection.as_mut()).await?,
+            None => doubtful_times(session.shared(), session.shared().store.long_reader().await?.as_mut()).await?,
         };
-        drop(connection);
         session.shared().catalog.ensure_fresh().await?;
         revoke_unused(session, over, (&spans, even_if_used), report).await?;
         doubtful = Some(spans);

@@ -1,6 +1,5 @@
 //! Reading the log and managing its signing keys.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -8,7 +7,7 @@ use serde::Serialize;
 use super::change::{Changed, Intent, REDO, overtaken};
 use super::refusal::refusal;
 use super::requests::{Page, Paging};
-use super::{KeyRef, Session};
+use super::{KeyRef, Session, set_backs};
 use crate::audit::checkpoint;
 use crate::audit::signing_keys::SigningKey;
 use crate::ledger::{Details, HeadKeys};
@@ -16,7 +15,6 @@ use crate::lifecycle::Command;
 use crate::storage::Connection;
 use crate::storage::tables::audit::{self, Selection};
 use crate::storage::tables::head;
-use crate::types::actor::Actor;
 use crate::types::attempt::{Decision, Operation};
 use crate::types::audit::{Action, AuditRecord, Status};
 use crate::types::error::{Error, ErrorCode, Result};
@@ -117,8 +115,7 @@ pub struct AuditKey {
 const LOOKED_AT: u64 = 20_000;
 /// The number of records of the table that are compared with the result of an index.
 const HELD: u64 = 2_000;
-/// The maximum number of acknowledged clock changes that are read.
-const SET_BACK: usize = 100_000;
+
 impl Session {
     /// Lists the records of the log. A cursor is the sequence number of a record, after which the list continues. The
     /// work for one page is bounded: with a filter that few records pass, a page may be shorter than the limit, even
@@ -142,7 +139,9 @@ impl Session {
         connection.check_schema_change().await?;
         let last = audit::last_seq(connection.as_mut()).await?;
         let indexed = indexed(connection.as_mut()).await?;
-        let mut ranges = split(ranges(connection.as_mut(), query, last).await?, indexed);
+        let within = (query.since, query.until);
+        let ranges = set_backs::ranges(&self.shared, connection.as_mut(), within, last).await?;
+        let mut ranges = split(ranges, indexed);
         if !query.oldest_first {
             ranges.reverse();
         }
@@ -169,7 +168,7 @@ impl Session {
             };
             let (found, last) = audit::select_among(connection.as_mut(), &selection, is_indexed, LOOKED_AT).await?;
             if is_indexed {
-                hold_against_table(connection.as_mut(), &selection, &found).await?;
+                hold_against_table(connection.as_mut(), &selection, &found, last).await?;
             }
             records.extend(found);
             if let Some(last) = last.filter(|_| records.len() <= limit) {
@@ -295,11 +294,12 @@ fn split(ranges: Vec<(u64, u64)>, indexed: u64) -> Vec<(u64, u64, bool)> {
 }
 
 /// Compares the result of an index with the table: the nearest matching records of the table, up to a bound, must all
-/// be in the result. Older records missing from an index are found by a verification.
+/// be in the result, up to the last `examined` one. Older records missing from an index are found by a verification.
 async fn hold_against_table(
     connection: &mut dyn Connection,
     selection: &Selection,
     found: &[AuditRecord],
+    examined: Option<u64>,
 ) -> Result<()> {
     if selection.key.is_none() && selection.actor.is_none() {
         return Ok(());
@@ -310,93 +310,19 @@ async fn hold_against_table(
             format!("an index of the log lacks record {seq}; verify the log, then rebuild the index"),
         ))
     };
+    let is_beyond = |seq: u64, end: u64| if selection.ascending { seq > end } else { seq < end };
     for seq in audit::matching_near(connection, selection, HELD).await? {
+        if examined.is_some_and(|end| is_beyond(seq, end)) {
+            continue;
+        }
         if found.len() < selection.limit && found.iter().all(|row| row.seq != seq) {
             return damaged(seq);
         }
         // A full page ends with its last record.
         let Some(end) = found.last().map(|row| row.seq) else { continue };
-        let is_within = if selection.ascending { seq <= end } else { seq >= end };
-        if is_within && found.iter().all(|row| row.seq != seq) {
+        if !is_beyond(seq, end) && found.iter().all(|row| row.seq != seq) {
             return damaged(seq);
         }
     }
     Ok(())
-}
-
-/// Returns the ranges of sequence numbers, first and last, of records within the query's times, oldest first.
-///
-/// Record times never decrease except where a clock change was acknowledged, so each range between two such records is
-/// found by binary search.
-async fn ranges(connection: &mut dyn Connection, query: &AuditQuery, last: u64) -> Result<Vec<(u64, u64)>> {
-    if query.since.is_none() && query.until.is_none() {
-        return Ok(vec![(1, last)]);
-    }
-    let starts = set_backs(connection, last).await?.into_iter().map(|record| record.seq);
-    let mut ranges = Vec::new();
-    let mut first = 1;
-    for next in starts.chain([last + 1]) {
-        let from = match query.since {
-            Some(since) => first_at(connection, since, first, next).await?,
-            None => first,
-        };
-        let to = match query.until {
-            Some(until) => first_at(connection, until, first, next).await?,
-            None => next,
-        };
-        if from < to {
-            ranges.push((from, to - 1));
-        }
-        first = next;
-    }
-    Ok(ranges)
-}
-
-/// Returns the records at which time was acknowledged to go back, oldest first.
-async fn set_backs(connection: &mut dyn Connection, last: u64) -> Result<Vec<AuditRecord>> {
-    let mut found = Vec::new();
-    for (first, last, is_indexed) in split(vec![(1, last)], indexed(connection).await?) {
-        let selection = Selection {
-            // This actor has few records, and an index finds them.
-            actor: Some(Actor::internal("system").principal().to_owned()),
-            action: Some(Action::ClockAcknowledge),
-            ascending: true,
-            first: Some(first),
-            last: Some(last),
-            limit: SET_BACK,
-            ..Selection::default()
-        };
-        found.extend(audit::select_among(connection, &selection, is_indexed, u64::MAX).await?.0);
-    }
-    Ok(found)
-}
-
-/// Returns the spans of time in which records were written by a clock that was ahead. Events dated within them may have
-/// happened at another time.
-pub(crate) async fn doubtful_times(connection: &mut dyn Connection) -> Result<Vec<RangeInclusive<Timestamp>>> {
-    let last = audit::last_seq(connection).await?;
-    let mut spans = Vec::new();
-    let mut first = 1;
-    for record in set_backs(connection, last).await? {
-        // Times later than that of the acknowledgement. An altered record may have any number.
-        let from = first_at(connection, record.timestamp.plus_seconds(1), first, record.seq).await?;
-        let from = audit::time_at(connection, from).await?;
-        let until = audit::time_at(connection, record.seq.saturating_sub(1)).await?;
-        spans.extend(from.zip(until).map(|(from, until)| from..=until));
-        first = record.seq;
-    }
-    Ok(spans)
-}
-
-/// Returns the first sequence number, from `low` on, of a record at or after `time`; `end` if there is none before it.
-async fn first_at(connection: &mut dyn Connection, time: Timestamp, low: u64, end: u64) -> Result<u64> {
-    let (mut low, mut high) = (low, end);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        match audit::time_at(connection, middle).await? {
-            Some(found) if found < time => low = middle + 1,
-            _ => high = middle,
-        }
-    }
-    Ok(low)
 }

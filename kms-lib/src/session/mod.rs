@@ -34,6 +34,7 @@ mod root_key_retirement;
 mod root_key_targets;
 mod root_keys;
 mod rotations;
+mod set_backs;
 mod signatures;
 mod stream;
 mod verify;
@@ -49,7 +50,6 @@ mod forgery_tests;
 mod tests;
 
 pub use crate::catalog::{GrantDescription, KeyDescription, VersionDescription};
-pub(crate) use audit::doubtful_times;
 pub use audit::{AuditKey, AuditQuery};
 pub(crate) use change::Intent;
 pub(crate) use credentials::authenticate;
@@ -65,6 +65,7 @@ pub use results::{DataKey, Decrypted, Encrypted, Reencrypted, Signature, Signatu
 pub use root_key_report::{FailedMaterial, RewrapPlan, RootKeyCalls, RootKeyJob, RootKeyProgress, RootKeyReport};
 pub use root_key_retirement::{BackupHour, RetireOptions, Retirement};
 pub use root_keys::RootKeyDescription;
+pub(crate) use set_backs::{SetBacks, doubtful_times};
 pub(crate) use rotations::Rotations;
 pub use stream::{StreamDecryptor, StreamEncryptor, StreamSummary};
 pub(crate) use stream::{pump_decryption, pump_encryption};
@@ -132,6 +133,8 @@ pub struct Shared {
     pub(crate) lists: Fair,
     /// Admits verifications of the log in turn.
     pub(crate) turns: Turns,
+    /// The places at which the times of the log go back.
+    pub(crate) set_backs: SetBacks,
     /// The settings for verifying the log.
     pub verification: VerificationSettings,
     /// The settings with which the store was opened; they also open a copy of it.

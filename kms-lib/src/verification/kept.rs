@@ -1,6 +1,6 @@
-//! The stored result of the last verification without faults: the number of verified records, and the imported logs
-//! that those records sealed. The next verification starts from both, since records that it does not reread cannot tell
-//! it which logs exist.
+//! The stored result of the last verification without faults: the number of verified records, the imported logs that
+//! those records sealed, and the places among them where time goes back. The next verification starts from these, since
+//! records that it does not reread cannot tell it which logs exist.
 
 use super::Report;
 use crate::audit::legacy::SealedLog;
@@ -20,12 +20,14 @@ pub(crate) struct KeptVerification {
     pub size: u64,
     /// For each imported log, the last verified record that sealed it.
     pub imported: Vec<SealedLog>,
+    /// The verified records at which time was acknowledged to go back; none if they are not known.
+    pub set_backs: Option<Vec<u64>>,
 }
 
 impl KeptVerification {
     /// The part of a report that the next verification uses.
     pub fn of(report: &Report) -> Self {
-        Self { size: report.size, imported: report.sealed.clone() }
+        Self { size: report.size, imported: report.sealed.clone(), set_backs: report.set_backs.clone() }
     }
 
     /// Reads what is kept in a store; nothing if this service did not write it.
@@ -34,22 +36,34 @@ impl KeptVerification {
         Ok(kept.and_then(|kept| Self::open(&kept, seals)))
     }
 
-    /// What is kept of it: the size, the logs and a seal.
+    /// What is kept of it: the size, the logs, the places where time goes back, and a seal.
     pub fn sealed(&self, seals: &Seals) -> String {
-        let logs = self.logs();
-        format!("{} {logs} {}", self.size, hex(&seals.seal(&row::verified(self.size, &logs))))
+        let rest = format!("{} {}", self.logs(), self.places());
+        format!("{} {rest} {}", self.size, hex(&seals.seal(&row::verified(self.size, &rest))))
     }
 
     /// Reads the stored text; none if this service did not seal it.
     pub fn open(text: &str, seals: &Seals) -> Option<Self> {
         let mut words = text.split(' ');
-        let (size, logs) = (words.next()?.parse().ok()?, words.next()?);
+        let (size, logs, places) = (words.next()?.parse().ok()?, words.next()?, words.next()?);
         let imported: Option<Vec<SealedLog>> = match logs {
             "-" => Some(Vec::new()),
             logs => logs.split(',').map(read).collect(),
         };
-        let kept = Self { size, imported: imported? };
+        let set_backs = match places {
+            "?" => None,
+            "-" => Some(Vec::new()),
+            places => Some(places.split(',').map(|seq| seq.parse().ok()).collect::<Option<Vec<u64>>>()?),
+        };
+        let kept = Self { size, imported: imported?, set_backs };
         (kept.sealed(seals) == text).then_some(kept)
+    }
+
+    /// The places where time goes back, as text.
+    fn places(&self) -> String {
+        let Some(seqs) = &self.set_backs else { return "?".to_owned() };
+        let seqs: Vec<String> = seqs.iter().map(u64::to_string).collect();
+        if seqs.is_empty() { "-".to_owned() } else { seqs.join(",") }
     }
 
     /// The logs as text. Names of sources have neither commas nor colons nor white space.
@@ -87,8 +101,12 @@ mod tests {
             root: hex(&[3; 32]),
             findings_at,
         };
-        for imported in [vec![], vec![log("mini-kms", Some(7))], vec![log("a.b", None), log("c_d", Some(5))]] {
-            let kept = KeptVerification { size: 9, imported };
+        for (imported, set_backs) in [
+            (vec![], None),
+            (vec![log("mini-kms", Some(7))], Some(vec![])),
+            (vec![log("a.b", None), log("c_d", Some(5))], Some(vec![2, 7])),
+        ] {
+            let kept = KeptVerification { size: 9, imported, set_backs };
             let text = kept.sealed(&seals);
             assert_eq!(KeptVerification::open(&text, &seals), Some(kept));
             assert_eq!(KeptVerification::open(&text, &others), None);
@@ -96,7 +114,7 @@ mod tests {
                 assert_eq!(KeptVerification::open(&bad, &seals), None, "{bad}");
             }
         }
-        for bad in ["", "8", "8 -", "x - y", "8 a:b y"] {
+        for bad in ["", "8", "8 -", "8 - -", "x - - y", "8 a:b - y", "8 - a y"] {
             assert_eq!(KeptVerification::open(bad, &seals), None, "{bad:?}");
         }
     }

@@ -130,6 +130,9 @@ pub struct Report {
     /// The last of the verified records that sealed each imported log.
     #[serde(skip)]
     sealed: Vec<SealedLog>,
+    /// All records up to the end at which time was acknowledged to go back; none if earlier ones are not known.
+    #[serde(skip)]
+    set_backs: Option<Vec<u64>>,
 }
 
 impl Report {
@@ -145,6 +148,7 @@ impl Report {
             imported: Vec::new(),
             legacy: Vec::new(),
             sealed: Vec::new(),
+            set_backs: None,
         }
     }
 
@@ -296,6 +300,7 @@ impl Verifier<'_> {
             let entries = Some(read.entries).filter(|_| from == 0);
             self.hold_indexes(&head, entries, &mut report).await?;
         }
+        report.set_backs = self.set_backs(from, &read.set_backs);
         let (mut compared, mut recorded) = (None, None);
         let (read_fault, sealed) = (read.fault.is_some(), read.imported);
         match read.fault {
@@ -324,6 +329,17 @@ impl Verifier<'_> {
         report.faults.extend(read.unindexed);
         report.settle();
         Ok(Examined { report, head, compared, recorded })
+    }
+
+    /// All records at which time was acknowledged to go back: those found after record `from`, and those that an earlier
+    /// verification found up to there. None if there was no such verification.
+    fn set_backs(&self, from: u64, found: &[u64]) -> Option<Vec<u64>> {
+        let earlier = match self.kept {
+            _ if from == 0 => &[],
+            Some(kept) if kept.size >= from => kept.set_backs.as_deref()?,
+            _ => return None,
+        };
+        Some(earlier.iter().filter(|seq| **seq <= from).chain(found).copied().collect())
     }
 
     /// Checks that the indexes of the log are not far behind it and, if the whole log was read, that they have no more

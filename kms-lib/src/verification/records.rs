@@ -50,6 +50,8 @@ pub(super) struct Read {
     pub fault: Option<Fault>,
     /// The seals of imported logs in these records.
     pub imported: Vec<SealedLog>,
+    /// The records at which time was acknowledged to go back.
+    pub set_backs: Vec<u64>,
     /// Faults for records missing from an index: the first of each chunk.
     pub unindexed: Vec<Fault>,
     /// The number of records that each index of the log must have, of those that were read.
@@ -95,6 +97,7 @@ impl Records<'_> {
             changed: Vec::new(),
             fault: None,
             imported: Vec::new(),
+            set_backs: Vec::new(),
             unindexed: Vec::new(),
             entries: Default::default(),
         };
@@ -155,6 +158,7 @@ impl Records<'_> {
         read.fault = fault.or(stitched.fault);
         read.changed.extend(digest.changed);
         read.imported.extend(digest.imported);
+        read.set_backs.extend(digest.set_backs);
         read
     }
 

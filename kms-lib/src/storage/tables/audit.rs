@@ -215,8 +215,7 @@ impl Selection {
 }
 
 /// Returns the records of a selection among the next `count` records: those with its key or actor, which an index finds
-/// if `is_indexed`, or else all; a `count` of `u64::MAX` sets no bound. Also returns the number of the last examined
-/// record, if there may be more after it.
+/// if `is_indexed`, or else all. Also returns the number of the last examined record, if there may be more after it.
 pub async fn select_among(
     connection: &mut dyn Connection,
     selection: &Selection,
@@ -226,39 +225,40 @@ pub async fn select_among(
     let mut compared = selection.filters();
     let index = LOG_INDEXES.into_iter().find(|index| compared.first().is_some_and(|(name, _)| *name == index.column));
     let mut values = selection.bounds();
-    let looked_at = match index.filter(|_| is_indexed) {
+    // The limit applies to the examined entries or records, so that entries without a record cost no more than others.
+    let (numbers, examined) = match index.filter(|_| is_indexed) {
         Some(LogIndex { table, column }) => {
             values.push(compared.remove(0).1);
-            // An entry without its record has no effect.
-            format!(
-                "FROM {table} AS i JOIN audit_logs AS t ON t.seq = i.seq AND t.{column} = i.{column} \
-                 WHERE i.seq >= ? AND i.seq <= ? AND i.{column} = ? {}",
-                selection.order("i.seq")
+            let within = format!("FROM {table} AS i WHERE i.seq >= ? AND i.seq <= ? AND i.{column} = ?");
+            let order = selection.order("i.seq");
+            let join = format!("JOIN audit_logs AS t ON t.seq = i.seq AND t.{column} = i.{column}");
+            (
+                format!("SELECT i.seq {within} {order}"),
+                format!("SELECT {COLUMNS} FROM (SELECT i.seq, i.{column} {within} {order}) AS i {join}"),
             )
         }
-        None => format!("FROM audit_logs AS t WHERE t.seq >= ? AND t.seq <= ? {}", selection.order("t.seq")),
+        None => {
+            let within = format!("FROM audit_logs AS t WHERE t.seq >= ? AND t.seq <= ? {}", selection.order("t.seq"));
+            (format!("SELECT t.seq {within}"), format!("SELECT {COLUMNS} {within}"))
+        }
     };
-    if compared.is_empty() {
-        values.push((selection.limit as u64).into());
-        let sql = format!("SELECT {COLUMNS}, {BEFORE} {looked_at}");
-        return Ok((records(connection, sql, values).await?, None));
-    }
+    let count = if compared.is_empty() { selection.limit as u64 } else { count };
     values.push(count.into());
     let among = values.clone();
     let (columns, compared): (Vec<&str>, Vec<Value>) = compared.into_iter().unzip();
-    let condition = columns.join(" = ? AND t.");
-    let sql = format!(
-        "SELECT {COLUMNS}, {BEFORE} FROM (SELECT {COLUMNS} {looked_at}) AS t WHERE t.{condition} = ? {}",
-        selection.order("t.seq")
-    );
+    let mut condition = columns.join(" = ? AND t.");
+    if !condition.is_empty() {
+        condition = format!("WHERE t.{condition} = ?");
+    }
+    let sql = format!("SELECT {COLUMNS}, {BEFORE} FROM ({examined}) AS t {condition} {}", selection.order("t.seq"));
     values.extend(compared);
     values.push((selection.limit as u64).into());
     let found = records(connection, sql, values).await?;
-    if found.len() >= selection.limit || count == u64::MAX {
+    if found.len() >= selection.limit {
         return Ok((found, None));
     }
     let end = if selection.ascending { "MAX" } else { "MIN" };
-    let sql = format!("SELECT COUNT(*), {end}(seq) FROM (SELECT t.seq {looked_at}) AS looked_at");
+    let sql = format!("SELECT COUNT(*), {end}(seq) FROM ({numbers}) AS examined");
     let mut last = None;
     connection
         .query(sql.into(), among, &mut |row| {
@@ -268,6 +268,20 @@ pub async fn select_among(
         })
         .await?;
     Ok((found, last))
+}
+
+/// Returns the numbers of the records from `first` to `last` at which time was acknowledged to go back, in order.
+pub async fn set_backs(connection: &mut dyn Connection, first: u64, last: u64) -> Result<Vec<u64>> {
+    let sql = "SELECT seq FROM audit_logs WHERE seq >= ? AND seq <= ? AND action = ? ORDER BY seq";
+    let values = vec![first.into(), last.into(), Action::ClockAcknowledge.as_str().into()];
+    let mut found = Vec::new();
+    connection
+        .query(sql.into(), values, &mut |row| {
+            found.push(row.unsigned(0)?);
+            Ok(())
+        })
+        .await?;
+    Ok(found)
 }
 
 async fn records(connection: &mut dyn Connection, sql: String, values: Vec<Value>) -> Result<Vec<AuditRecord>> {
