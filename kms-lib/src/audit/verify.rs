@@ -42,7 +42,8 @@ pub enum Finding {
     },
     /// A record cannot be read: a column has a type or length that was never written.
     Unreadable,
-    /// The record of an export does not name the hash of the one before it.
+    /// The record of an export does not name the hash of the one before it. In a store, where that hash is not stored
+    /// twice, a record whose predecessor was replaced has a `HashMismatch`.
     BrokenLink,
     /// The record's fields and the hash of the record before it do not yield its hash: it was altered, or the record
     /// before it was replaced.
@@ -136,9 +137,9 @@ pub enum Finding {
         /// The name of the index in the database.
         index: String,
     },
-    /// The database's own check found damage.
+    /// The database's own check found damage, or the counters in the head of the log cannot be read.
     Damaged {
-        /// The database's own message.
+        /// The database's own message, or what cannot be read.
         what: String,
     },
     /// The log is an older state than was seen before, or continues one.

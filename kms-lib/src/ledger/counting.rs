@@ -46,6 +46,9 @@ impl Counting<'_> {
         plan: &mut Plan,
     ) -> Result<std::result::Result<Counted, Vec<Version>>> {
         let tallies = &mut plan.head.tallies;
+        if std::mem::take(&mut tallies.is_unreadable) {
+            tracing::warn!("the counters in the head of the log were altered and cannot be read; they are lost");
+        }
         let new: Vec<Version> = plan.uses.keys().filter(|used| !tallies.versions.contains_key(used)).copied().collect();
         let have_room = tallies.versions.len() + new.len() <= tallies::VERSIONS;
         let mut counted = Counted { statements: Vec::new(), in_rows: Vec::new(), in_head: Vec::new() };
@@ -64,7 +67,8 @@ impl Counting<'_> {
                 }
                 Some(usage) => {
                     let total = usage.encryptions.saturating_add(encryptions);
-                    *usage = VersionUsage { encryptions: total, last_used_at: usage.last_used_at.max(Some(self.now)) };
+                    // After the clock was ahead, this time is earlier than the last one.
+                    *usage = VersionUsage { encryptions: total, last_used_at: Some(self.now) };
                     counted.in_head.push((key, version));
                 }
                 None if have_room => {}

@@ -122,7 +122,7 @@ pub struct EncryptionAlert {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct AuditMetrics {
-    /// The last verification: id of its record, its time, whether the log was intact, and otherwise where it is broken.
+    /// The last verification: its time, whether the log was intact, and otherwise where it is broken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_verification: Option<Value>,
     /// Verifications of the log in the last 24 hours that found a fault, failed or were refused.
@@ -198,13 +198,13 @@ impl Session {
         });
         let count = |sums: &[(String, String, u64)], action: Action| {
             let success = |(a, s, _): &&(String, String, u64)| a == action.as_str() && s == Status::Success.as_str();
-            sums.iter().filter(success).map(|(.., count)| count).sum()
+            sums.iter().filter(success).fold(0, |total: u64, (.., count)| total.saturating_add(*count))
         };
         let failures = |only: Option<Action>| {
             let failed = day.iter().filter(|(action, status, _)| {
                 status == Status::Failure.as_str() && only.is_none_or(|only| *action == only.as_str())
             });
-            failed.map(|(.., count)| count).sum()
+            failed.fold(0, |total: u64, (.., count)| total.saturating_add(*count))
         };
         Ok(Metrics {
             keys: KeyMetrics {

@@ -65,8 +65,8 @@ pub use results::{DataKey, Decrypted, Encrypted, Reencrypted, Signature, Signatu
 pub use root_key_report::{FailedMaterial, RewrapPlan, RootKeyCalls, RootKeyJob, RootKeyProgress, RootKeyReport};
 pub use root_key_retirement::{BackupHour, RetireOptions, Retirement};
 pub use root_keys::RootKeyDescription;
-pub(crate) use set_backs::{SetBacks, doubtful_times};
 pub(crate) use rotations::Rotations;
+pub(crate) use set_backs::{SetBacks, doubtful_times};
 pub use stream::{StreamDecryptor, StreamEncryptor, StreamSummary};
 pub(crate) use stream::{pump_decryption, pump_encryption};
 pub(crate) use verify::LAST_VERIFICATION;

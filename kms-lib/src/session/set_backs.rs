@@ -1,7 +1,7 @@
 //! The places at which the times of the log go back, and searches by time between them.
 //!
-//! They are read from the records themselves, since an attacker can delete rows of an index unnoticed. Each verification
-//! keeps a sealed list for the records that it covered; a process reads each later record once.
+//! They are read from the records themselves, since an attacker can delete rows of an index unnoticed. Each
+//! verification keeps a sealed list for the records that it covered; a process reads each later record once.
 
 use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};

@@ -1,5 +1,7 @@
 //! The differences between engines: column types and a few statements.
 
+use crate::types::tallies::COUNT_MAX;
+
 /// The SQL dialect of an engine. All other SQL is the same text for every engine.
 #[derive(Debug)]
 pub struct Dialect {
@@ -21,8 +23,10 @@ pub struct Dialect {
     pub text_literal: (&'static str, &'static str),
     /// The prefix and suffix of a byte string literal in hexadecimal digits.
     pub blob_literal: (&'static str, &'static str),
-    /// The end of `INSERT ... VALUES (...)` into `usage_hourly` that adds to the count of an existing row.
+    /// The end of `INSERT ... VALUES (...)` into `usage_hourly` that adds to the count of an existing row (`{count}`).
     pub count_up: &'static str,
+    /// The functions for the smaller and the larger of two numbers.
+    pub least_greatest: (&'static str, &'static str),
     /// The end of `INSERT ... SELECT` into an index of the log that leaves out rows which exist.
     pub or_nothing: &'static str,
     /// The end of a `SELECT` that locks the row for this transaction; empty where the transaction locks automatically.
@@ -55,6 +59,13 @@ impl Dialect {
             .replace("{near_limit}", self.near_limit)
             .replace("{clustered}", self.clustered)
     }
+
+    /// An expression for the value of a counter's column, which is from 0 to `COUNT_MAX` whatever somebody has written
+    /// there: no sum overflows.
+    pub fn counter(&self, column: &str) -> String {
+        let (least, greatest) = self.least_greatest;
+        format!("CAST({least}({greatest}({column}, 0), {COUNT_MAX}) AS {})", self.cast_integer)
+    }
 }
 
 /// The condition that a query must repeat for the engine to use the index.
@@ -73,7 +84,8 @@ pub static SQLITE: Dialect = Dialect {
     short_text: "TEXT",
     text_literal: ("CAST(x'", "' AS TEXT)"),
     blob_literal: ("x'", "'"),
-    count_up: "ON CONFLICT (hour, action, status) DO UPDATE SET count = usage_hourly.count + excluded.count",
+    count_up: "ON CONFLICT (hour, action, status) DO UPDATE SET count = {count} + excluded.count",
+    least_greatest: ("MIN", "MAX"),
     or_nothing: "ON CONFLICT DO NOTHING",
     lock_row: "",
     now: "NULL",
@@ -97,7 +109,8 @@ pub static POSTGRES: Dialect = Dialect {
     short_text: "TEXT COLLATE \"C\"",
     text_literal: ("convert_from('\\x", "', 'UTF8')"),
     blob_literal: ("'\\x", "'::bytea"),
-    count_up: "ON CONFLICT (hour, action, status) DO UPDATE SET count = usage_hourly.count + excluded.count",
+    count_up: "ON CONFLICT (hour, action, status) DO UPDATE SET count = {count} + excluded.count",
+    least_greatest: ("LEAST", "GREATEST"),
     or_nothing: "ON CONFLICT DO NOTHING",
     lock_row: " FOR UPDATE",
     now: "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
@@ -124,7 +137,8 @@ pub static MYSQL: Dialect = Dialect {
     short_text: "VARBINARY(512)",
     text_literal: ("_utf8mb4 x'", "'"),
     blob_literal: ("x'", "'"),
-    count_up: "ON DUPLICATE KEY UPDATE count = usage_hourly.count + VALUES(count)",
+    count_up: "ON DUPLICATE KEY UPDATE count = {count} + VALUES(count)",
+    least_greatest: ("LEAST", "GREATEST"),
     or_nothing: "ON DUPLICATE KEY UPDATE seq = VALUES(seq)",
     lock_row: " FOR UPDATE",
     now: "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use super::error::{Error, ErrorCode, Result};
 use super::ids::KeyId;
 use super::key::VersionUsage;
 use super::time::Timestamp;
@@ -12,7 +11,10 @@ use super::time::Timestamp;
 /// The maximum number of versions whose uses are kept with the head.
 pub const VERSIONS: usize = 12;
 /// The maximum length of the stored form in bytes. PostgreSQL stores the values of rows of more than 2 KB elsewhere.
-const ROOM: usize = 640;
+pub const ROOM: usize = 640;
+/// The maximum value of a counter. Higher ones, which only an attacker can have written, count as this one, so that no
+/// sum of counters overflows.
+pub const COUNT_MAX: u64 = 1 << 40;
 
 /// The first byte of an hourly count.
 const HOUR: u8 = 1;
@@ -26,6 +28,8 @@ pub struct Tallies {
     pub hours: BTreeMap<(i64, String, String), u64>,
     /// All uses of a version, by key and version; its row of `version_usage` has an earlier state.
     pub versions: BTreeMap<(KeyId, u32), VersionUsage>,
+    /// Whether the stored form could not be read: somebody altered it.
+    pub is_unreadable: bool,
 }
 
 impl Tallies {
@@ -37,15 +41,15 @@ impl Tallies {
     /// Adds operations of an hour.
     pub fn add(&mut self, hour: i64, action: &str, status: &str, count: u64) {
         let total = self.hours.entry((hour, action.to_owned(), status.to_owned())).or_default();
-        *total = total.saturating_add(count);
+        *total = total.saturating_add(count).min(COUNT_MAX);
     }
 
-    /// The uses of a version, of which its row says `stored`.
+    /// The uses of a version, of which its row says `stored`. The time of the last use may be earlier than in the row,
+    /// if the clock had been ahead. The row has the later state if the counters were added to it after this was read.
     pub fn usage(&self, key: KeyId, version: u32, stored: VersionUsage) -> VersionUsage {
-        let Some(usage) = self.versions.get(&(key, version)) else { return stored };
-        VersionUsage {
-            encryptions: usage.encryptions.max(stored.encryptions),
-            last_used_at: usage.last_used_at.max(stored.last_used_at),
+        match self.versions.get(&(key, version)) {
+            Some(usage) if usage.encryptions >= stored.encryptions => *usage,
+            _ => stored,
         }
     }
 
@@ -75,16 +79,16 @@ impl Tallies {
         bytes
     }
 
-    /// Reads the stored form; `StoreCorrupt` if it is not one.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+    /// Reads the stored form. If it is not one, there are no counters, and the result says so.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
         let (mut read, mut rest) = (Self::default(), bytes);
         while !rest.is_empty() {
-            let next = read.take(rest);
-            rest = next.ok_or_else(|| {
-                Error::new(ErrorCode::StoreCorrupt, "the counters in the head of the log cannot be read")
-            })?;
+            match read.take(rest).filter(|_| bytes.len() <= ROOM) {
+                Some(next) => rest = next,
+                None => return Self { is_unreadable: true, ..Self::default() },
+            }
         }
-        Ok(read)
+        read
     }
 
     /// Reads one counter; returns the bytes after it.
@@ -96,7 +100,8 @@ impl Tallies {
                 let (action, rest) = text(rest)?;
                 let (status, rest) = text(rest)?;
                 let (count, rest) = rest.split_first_chunk()?;
-                self.hours.insert((i64::from_be_bytes(*hour), action, status), u64::from_be_bytes(*count));
+                let count = u64::from_be_bytes(*count).min(COUNT_MAX);
+                self.hours.insert((i64::from_be_bytes(*hour), action, status), count);
                 Some(rest)
             }
             VERSION => {
@@ -106,7 +111,8 @@ impl Tallies {
                 let (used, rest) = rest.split_first_chunk()?;
                 let used = Some(i64::from_be_bytes(*used)).filter(|used| *used > 0).map(Timestamp::from_micros);
                 let version = u32::try_from(u64::from_be_bytes(*version)).ok()?;
-                let usage = VersionUsage { encryptions: u64::from_be_bytes(*encryptions), last_used_at: used };
+                let usage =
+                    VersionUsage { encryptions: u64::from_be_bytes(*encryptions).min(COUNT_MAX), last_used_at: used };
                 self.versions.insert((KeyId::from_bytes(*key), version), usage);
                 Some(rest)
             }
@@ -130,7 +136,7 @@ mod tests {
     #[test]
     fn what_is_stored_is_read_again() {
         let mut tallies = Tallies::default();
-        assert_eq!(Tallies::from_bytes(&tallies.to_bytes()).unwrap(), tallies);
+        assert_eq!(Tallies::from_bytes(&tallies.to_bytes()), tallies);
         tallies.add(489_000, "ENCRYPT", "SUCCESS", 3);
         tallies.add(489_000, "ENCRYPT", "SUCCESS", 4);
         tallies.add(489_001, "DECRYPT", "FAILURE", 1);
@@ -140,15 +146,30 @@ mod tests {
             tallies.versions.insert((KeyId::from_bytes([9; 16]), version), usage);
         }
         let bytes = tallies.to_bytes();
-        let read = Tallies::from_bytes(&bytes).unwrap();
+        let read = Tallies::from_bytes(&bytes);
         assert_eq!(read, tallies);
         assert_eq!(read.hours[&(489_000, "ENCRYPT".into(), "SUCCESS".into())], 7);
         for length in 0..bytes.len() {
-            // A cut form is refused, or ends with a whole counter.
+            // A cut form is unreadable, or ends with a whole counter.
             let cut = Tallies::from_bytes(&bytes[..length]);
-            assert!(cut.is_err() || cut.unwrap().to_bytes() == bytes[..length]);
+            assert!(cut.is_unreadable || cut.to_bytes() == bytes[..length]);
         }
-        assert!(Tallies::from_bytes(b"x").is_err());
+        let unreadable = Tallies { is_unreadable: true, ..Tallies::default() };
+        for bad in [&b"x"[..], &[0], &bytes.repeat(ROOM / bytes.len() + 1)] {
+            assert_eq!(Tallies::from_bytes(bad), unreadable);
+        }
+    }
+
+    #[test]
+    fn huge_counters_are_bounded() {
+        let mut tallies = Tallies::default();
+        tallies.hours.insert((1, "ENCRYPT".into(), "SUCCESS".into()), u64::MAX);
+        let usage = VersionUsage { encryptions: u64::MAX, last_used_at: None };
+        tallies.versions.insert((KeyId::from_bytes([9; 16]), 1), usage);
+        let mut read = Tallies::from_bytes(&tallies.to_bytes());
+        read.add(1, "ENCRYPT", "SUCCESS", u64::MAX);
+        assert!(read.hours.values().all(|count| *count == COUNT_MAX));
+        assert!(read.versions.values().all(|usage| usage.encryptions == COUNT_MAX));
     }
 
     #[test]
@@ -159,6 +180,9 @@ mod tests {
         assert_eq!(tallies.usage(key, 1, stored), stored);
         tallies.versions.insert((key, 1), VersionUsage { encryptions: 7, last_used_at: at(20) });
         assert_eq!(tallies.usage(key, 1, stored), VersionUsage { encryptions: 7, last_used_at: at(20) });
+        // The clock had been ahead: the head has the time of the last use.
+        let ahead = VersionUsage { encryptions: 6, last_used_at: at(90) };
+        assert_eq!(tallies.usage(key, 1, ahead).last_used_at, at(20));
         // They were added to the row after the head had been read.
         let later = VersionUsage { encryptions: 9, last_used_at: at(30) };
         assert_eq!(tallies.usage(key, 1, later), later);

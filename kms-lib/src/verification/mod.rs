@@ -331,8 +331,8 @@ impl Verifier<'_> {
         Ok(Examined { report, head, compared, recorded })
     }
 
-    /// All records at which time was acknowledged to go back: those found after record `from`, and those that an earlier
-    /// verification found up to there. None if there was no such verification.
+    /// All records at which time was acknowledged to go back: those found after record `from`, and those that an
+    /// earlier verification found up to there. None if there was no such verification.
     fn set_backs(&self, from: u64, found: &[u64]) -> Option<Vec<u64>> {
         let earlier = match self.kept {
             _ if from == 0 => &[],

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::audit::verify::{Fault, Finding};
 use crate::storage::inspection::{self, indexes};
+use crate::storage::tables::head;
 use crate::storage::{Connection, Store};
 use crate::types::error::Result;
 
@@ -48,6 +49,9 @@ pub(super) async fn check(store: &Arc<dyn Store>, is_whole: bool) -> Result<Foun
     let heads = number(reader, "SELECT COUNT(*) FROM audit_head WHERE id <> 1").await?.unwrap_or(0);
     if heads > 0 {
         found.add(Finding::SurplusRows { table: "audit_head".into(), count: heads.unsigned_abs() });
+    }
+    if head::tallies(reader).await?.is_unreadable {
+        found.add(Finding::Damaged { what: "the counters in the head of the log cannot be read".to_owned() });
     }
     Ok(found)
 }

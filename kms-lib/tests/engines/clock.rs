@@ -259,6 +259,35 @@ async fn dates_of_a_clock_that_was_ahead() {
     kms.close().await.unwrap();
 }
 
+/// After a clock that was ahead, the last use of a version is the last one, not the one with the latest date.
+#[tokio::test]
+async fn the_last_use_after_a_clock_that_was_ahead() {
+    let place = Place::new();
+    let none = Context::new();
+    place.pass_days(5);
+    let kms = place.open().await;
+    // More versions than the head has room for: the rows of some are written by statements of their own.
+    let names: Vec<String> = (0..13).map(|n| format!("k{n}")).collect();
+    for name in &names {
+        admin(&kms).create_key(NewKey::aes(name)).await.unwrap();
+    }
+    let mut sealed = Vec::new();
+    for name in &names {
+        sealed.push(admin(&kms).encrypt(name.as_str(), b"x", &none).await.unwrap().ciphertext);
+    }
+    kms.close().await.unwrap();
+    place.pass_days(-5);
+    let kms = acknowledged(&place).await;
+    let session = admin(&kms);
+    let decryptions = sealed.iter().map(|sealed| session.decrypt(sealed, &none));
+    assert!(futures_util::future::join_all(decryptions).await.iter().all(Result::is_ok));
+    for name in &names {
+        let used = session.get_version(name.as_str(), 1).await.unwrap().last_used_at;
+        assert!(used.is_some_and(|used| used <= place.now()), "{name}: {used:?}");
+    }
+    kms.close().await.unwrap();
+}
+
 /// Times recorded while the clock was a few days ahead prove nothing about use, even after they have passed.
 #[tokio::test]
 async fn versions_in_use_are_not_revoked_by_doubtful_times() {

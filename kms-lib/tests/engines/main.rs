@@ -8,6 +8,7 @@ mod common;
 mod agreement;
 mod blocking;
 mod clock;
+mod counters;
 mod credentials;
 mod cryptography;
 mod damaged_schema;

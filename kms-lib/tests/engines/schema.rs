@@ -31,7 +31,7 @@ fn names(report: &Report, object: &str) -> bool {
 
 /// Alterations for the engine, each with the text that the finding contains.
 fn alterations() -> Vec<(&'static str, &'static str)> {
-    const COMMON: [(&str, &str); 8] = [
+    const COMMON: [(&str, &str); 9] = [
         ("DROP INDEX key_versions_revision{on key_versions}", "key_versions_revision"),
         (
             "DROP INDEX grants_revision{on grants}; CREATE INDEX grants_revision ON grants (principal)",
@@ -41,10 +41,18 @@ fn alterations() -> Vec<(&'static str, &'static str)> {
         ("ALTER TABLE grants ADD COLUMN more {int}", "grants"),
         ("ALTER TABLE usage_hourly RENAME TO other", "usage_hourly"),
         ("ALTER TABLE meta RENAME TO other; CREATE VIEW meta AS SELECT * FROM other", "meta"),
+        ("ALTER TABLE audit_keys RENAME TO other; CREATE VIEW audit_keys AS SELECT * FROM other", "audit_keys"),
         ("DROP TABLE usage_hourly", "usage_hourly"),
         ("ALTER TABLE audit_logs DROP COLUMN request_id", "audit_logs"),
     ];
-    const SQLITE: [(&str, &str); 6] = [
+    const SQLITE: [(&str, &str); 9] = [
+        ("CREATE TRIGGER t BEFORE INSERT ON audit_actors BEGIN SELECT RAISE(IGNORE); END", "trigger t"),
+        (
+            "DROP TABLE audit_actors; CREATE TABLE audit_actors (actor TEXT NOT NULL, seq INTEGER NOT NULL,
+             PRIMARY KEY (actor, seq))",
+            "audit_actors",
+        ),
+        ("DROP TABLE audit_keys; CREATE TABLE audit_keys (key_id BLOB NOT NULL, seq INTEGER NOT NULL)", "audit_keys"),
         ("CREATE TRIGGER t BEFORE UPDATE ON grants BEGIN SELECT RAISE(IGNORE); END", "trigger t"),
         ("CREATE TABLE x (a); CREATE TRIGGER t AFTER INSERT ON x BEGIN DELETE FROM grants; END", "trigger t"),
         (
@@ -64,7 +72,11 @@ fn alterations() -> Vec<(&'static str, &'static str)> {
         ),
         ("DROP INDEX grants_revision; CREATE INDEX grants_revision ON grants (abs(revision))", "grants_revision"),
     ];
-    const POSTGRES: [(&str, &str); 14] = [
+    const POSTGRES: [(&str, &str); 18] = [
+        ("ALTER TABLE audit_actors DROP CONSTRAINT audit_actors_pkey", "audit_actors"),
+        ("ALTER TABLE audit_keys SET UNLOGGED", "audit_keys"),
+        ("CREATE RULE r AS ON INSERT TO audit_actors DO INSTEAD NOTHING", "audit_actors"),
+        ("ALTER TABLE audit_actors ALTER actor TYPE TEXT COLLATE \"und-x-icu\"", "audit_actors.actor"),
         (
             "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
              CREATE TRIGGER t BEFORE UPDATE ON grants FOR EACH ROW EXECUTE FUNCTION f()",
@@ -96,7 +108,14 @@ fn alterations() -> Vec<(&'static str, &'static str)> {
         ),
         ("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'keys_revision'::regclass", "keys_revision"),
     ];
-    const MYSQL: [(&str, &str); 8] = [
+    const MYSQL: [(&str, &str); 11] = [
+        ("CREATE TRIGGER t BEFORE INSERT ON audit_actors FOR EACH ROW SET NEW.seq = 0", "trigger t"),
+        ("ALTER TABLE audit_actors DROP PRIMARY KEY", "audit_actors"),
+        (
+            "ALTER TABLE audit_actors
+             MODIFY actor VARCHAR(512) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL",
+            "audit_actors.actor",
+        ),
         ("CREATE TRIGGER t BEFORE UPDATE ON grants FOR EACH ROW SET NEW.withdrawn_at = NULL", "trigger t"),
         ("ALTER TABLE meta ENGINE = MyISAM", "table meta"),
         ("ALTER TABLE usage_hourly PARTITION BY HASH (hour) PARTITIONS 2", "usage_hourly"),
@@ -224,7 +243,8 @@ async fn maintenance_is_accepted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_version_excuses_no_trigger() {
     let newer = "UPDATE kms_schema SET version = 99; CREATE TABLE added (id INTEGER NOT NULL PRIMARY KEY);
-                 ALTER TABLE grants ADD COLUMN more BIGINT; DROP INDEX grants_revision{on grants};
+                 ALTER TABLE grants ADD COLUMN more BIGINT;
+                 ALTER TABLE audit_actors ADD COLUMN more BIGINT; DROP INDEX grants_revision{on grants};
                  CREATE INDEX grants_revision_2 ON grants (revision)";
     let trigger = match crate::common::engine::name().as_str() {
         "sqlite" => {
@@ -424,6 +444,18 @@ async fn planted_index_rows_stop_no_commit() {
     assert_eq!(by_key, usize::try_from(of_key).unwrap());
     let report = session.verify_audit().await.unwrap();
     assert!(report.faults.iter().all(|fault| matches!(&fault.finding, Finding::SurplusRows { .. })), "{report:?}");
+    // Among entries without a record, pages are shorter, and nothing is left out.
+    let query = AuditQuery::new().actor("app");
+    let expected = listed(&session, &query, Paging::new(1_000)).await.unwrap();
+    place
+        .tamper(
+            "INSERT INTO audit_actors (actor, seq) SELECT 'app', seq FROM audit_logs
+             WHERE actor <> 'app' AND seq < 999",
+        )
+        .await;
+    for (query, limit) in [(query.clone(), 7), (query.clone().oldest_first(), 7), (query, 1_000)] {
+        assert_eq!(listed(&session, &query, Paging::new(limit)).await, Ok(expected), "{limit}");
+    }
     kms.close().await.unwrap();
 }
 

@@ -1,7 +1,7 @@
 //! Tests of lists of a long log: the work per page is bounded, and nothing is left out.
 
 use crate::common::{Place, actor, admin};
-use kms_lib::{Action, AuditQuery, AuditRecord, Context, NewKey, Paging, Role, Session, Status};
+use kms_lib::{Action, AuditQuery, AuditRecord, Context, EncryptItem, NewKey, Paging, Role, Session, Status};
 
 /// Number of added records; more than three times what one page examines.
 const FILLING: u64 = 65_000;
@@ -111,4 +111,28 @@ async fn lists_around_the_end_of_the_indexes() {
     }
     assert!(alice.verify_audit().await.unwrap().ok);
     kms.close().await.unwrap();
+}
+
+/// Several nodes and batches of any size: the indexes follow the log, and have each record once.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_indexes_follow_the_log() {
+    let place = Place::in_a_file();
+    let nodes = [place.open().await, place.open().await];
+    let none = Context::new();
+    admin(&nodes[0]).create_key(NewKey::aes("k")).await.unwrap();
+    for (round, size) in [1, 60, 1_000, 3, 1_000, 127, 1, 1, 500, 128, 40].into_iter().enumerate() {
+        let session = admin(&nodes[round % 2]);
+        let items = vec![EncryptItem::new("k", b"x", none.clone()); size];
+        let (one, more) = (session.encrypt_batch(&items), session.encrypt_batch(&items[..size / 2]));
+        let (one, more) = futures_util::future::join(one, more).await;
+        assert!(one.unwrap().iter().all(Result::is_ok) && (size < 2 || more.unwrap().iter().all(Result::is_ok)));
+        let lacking = place.number("SELECT seq - indexed FROM audit_head").await;
+        assert!((0..128).contains(&lacking), "{lacking} after {size}");
+        let entries = place.number("SELECT COUNT(*) FROM audit_actors").await;
+        assert_eq!(entries, place.number("SELECT indexed FROM audit_head").await);
+    }
+    for kms in nodes {
+        assert!(admin(&kms).verify_audit().await.unwrap().ok);
+        kms.close().await.unwrap();
+    }
 }

@@ -62,7 +62,12 @@ pub(super) async fn inspect(connection: &mut dyn Connection, version: usize, fou
 /// Whether a table differs only by columns that `ALTER TABLE` added, which cannot refuse or ignore rows.
 fn has_more_columns(here: &Object, expected: &Object) -> bool {
     let texts = here.sql.as_deref().zip(expected.sql.as_deref());
-    let added = texts.and_then(|(here, expected)| here.strip_prefix(expected.strip_suffix(')')?)?.strip_suffix(')'));
+    let added = texts.and_then(|(here, expected)| {
+        // The engine adds columns before the constraints and options of a table.
+        let constraints = [", PRIMARY KEY (", ", UNIQUE ("].into_iter().filter_map(|start| expected.find(start)).min();
+        let (columns, rest) = expected.split_at(constraints.or_else(|| expected.rfind(')'))?);
+        here.strip_prefix(columns)?.strip_suffix(rest)
+    });
     added.is_some_and(|added| {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, ' ' | ',' | '_' | '"');
         here.table == expected.table

@@ -388,13 +388,13 @@ async fn facts_where(
     // Read first: counters move from the head to the rows.
     let tallies = super::head::tallies(connection).await?;
     let sql = format!(
-        "SELECT v.version, v.public_key_pem, u.encryptions, u.last_used_at, v.key_id FROM key_versions v \
-         JOIN version_usage u ON u.key_id = v.key_id AND u.version = v.version WHERE {condition}"
+        "SELECT v.version, v.public_key_pem, {}, u.last_used_at, v.key_id FROM key_versions v \
+         JOIN version_usage u ON u.key_id = v.key_id AND u.version = v.version WHERE {condition}",
+        connection.dialect().counter("u.encryptions")
     );
     connection
         .query(sql.into(), values, &mut |row| {
-            let stored =
-                crate::types::key::VersionUsage { encryptions: row.unsigned(2)?, last_used_at: row.time_opt(3)? };
+            let stored = super::usage::read_usage(row, 2)?;
             let usage = tallies.usage(KeyId::from_slice(row.blob(4)?)?, row.unsigned(0)?, stored);
             let public_key_pem = row.text_opt(1)?.map(str::to_owned);
             found.insert(row.unsigned(0)?, VersionFacts { public_key_pem, usage });

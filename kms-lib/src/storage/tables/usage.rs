@@ -14,7 +14,7 @@ use crate::types::time::Timestamp;
 
 /// Adds counters of the head to their tables. The row of a version that was deleted meanwhile stays missing.
 pub fn add_to_tables(dialect: &Dialect, tallies: &Tallies) -> Vec<Statement> {
-    let after = format!(" {}", dialect.count_up);
+    let after = format!(" {}", dialect.count_up.replace("{count}", &dialect.counter("usage_hourly.count")));
     let values: Vec<Value> = tallies
         .hours
         .iter()
@@ -40,6 +40,12 @@ pub fn add_to_tables(dialect: &Dialect, tallies: &Tallies) -> Vec<Statement> {
     statements
 }
 
+/// Reads the uses of a version: the number of encryptions, bounded by [`Dialect::counter`], and in the next column the
+/// time of the last use. A time that cannot be read counts as none.
+pub(super) fn read_usage(row: &dyn Row, column: usize) -> Result<VersionUsage> {
+    Ok(VersionUsage { encryptions: row.unsigned(column)?, last_used_at: row.time_opt(column + 1).unwrap_or_default() })
+}
+
 /// Returns the stored uses of these versions, without versions that have no row.
 pub async fn usage_of(
     connection: &mut dyn Connection,
@@ -48,14 +54,14 @@ pub async fn usage_of(
     let mut found = HashMap::new();
     let any = vec!["(u.key_id = ? AND u.version = ?)"; versions.len()].join(" OR ");
     let sql = format!(
-        "SELECT u.key_id, u.version, u.encryptions, u.last_used_at FROM version_usage u \
-         JOIN key_versions v ON v.key_id = u.key_id AND v.version = u.version WHERE {any}"
+        "SELECT u.key_id, u.version, {}, u.last_used_at FROM version_usage u \
+         JOIN key_versions v ON v.key_id = u.key_id AND v.version = u.version WHERE {any}",
+        connection.dialect().counter("u.encryptions")
     );
     let values = versions.iter().flat_map(|(key, version)| [key.as_bytes().into(), (*version).into()]).collect();
     connection
         .query(sql.into(), values, &mut |row| {
-            let usage = VersionUsage { encryptions: row.unsigned(2)?, last_used_at: row.time_opt(3)? };
-            found.insert((KeyId::from_slice(row.blob(0)?)?, row.unsigned(1)?), usage);
+            found.insert((KeyId::from_slice(row.blob(0)?)?, row.unsigned(1)?), read_usage(row, 2)?);
             Ok(())
         })
         .await?;
@@ -72,9 +78,9 @@ pub async fn sums(connection: &mut dyn Connection, first: i64, last: i64) -> Res
         }
     }
     // Without the cast, a sum has a type of its own.
-    let integer = connection.dialect().cast_integer;
+    let (integer, count) = (connection.dialect().cast_integer, connection.dialect().counter("count"));
     let sql = format!(
-        "SELECT action, status, CAST(SUM(count) AS {integer}) FROM usage_hourly \
+        "SELECT action, status, CAST(SUM({count}) AS {integer}) FROM usage_hourly \
          WHERE hour >= ? AND hour <= ? GROUP BY action, status"
     );
     connection
@@ -89,7 +95,8 @@ pub async fn sums(connection: &mut dyn Connection, first: i64, last: i64) -> Res
 /// The hours in which an action succeeded, with the number of successes. To be called in a transaction, since counters
 /// move from the head to their table.
 pub async fn hours_of(connection: &mut dyn Connection, action: &'static str) -> Result<Vec<(i64, u64)>> {
-    let sql = "SELECT hour, count FROM usage_hourly WHERE action = ? AND status = 'SUCCESS'";
+    let count = connection.dialect().counter("count");
+    let sql = format!("SELECT hour, {count} FROM usage_hourly WHERE action = ? AND status = 'SUCCESS'");
     let mut hours: BTreeMap<i64, u64> = BTreeMap::new();
     for ((hour, counted, status), count) in head::tallies(connection).await?.hours {
         if counted == action && status == "SUCCESS" {
@@ -98,7 +105,8 @@ pub async fn hours_of(connection: &mut dyn Connection, action: &'static str) -> 
     }
     connection
         .query(sql.into(), vec![action.into()], &mut |row| {
-            *hours.entry(row.int(0)?).or_default() += row.unsigned::<u64>(1)?;
+            let total = hours.entry(row.int(0)?).or_default();
+            *total = total.saturating_add(row.unsigned(1)?);
             Ok(())
         })
         .await?;
@@ -108,20 +116,21 @@ pub async fn hours_of(connection: &mut dyn Connection, action: &'static str) -> 
 /// Counts a version's use. No row changes if that would exceed `limit` encryptions, or if the version's row was
 /// deleted.
 pub fn count_version(key: KeyId, version: u32, encryptions: u64, used_at: Timestamp, limit: u64) -> Statement {
-    // An engine may assign from left to right, so values that depend on the count come before it.
-    let sql = "UPDATE version_usage SET near_limit = CASE WHEN encryptions + ? >= ? THEN 1 ELSE 0 END, \
+    // An engine may assign from left to right, so values that depend on the count come before it. Nothing is added to a
+    // stored number before it is known to be in range.
+    let sql = "UPDATE version_usage SET near_limit = CASE WHEN encryptions >= ? THEN 1 ELSE 0 END, \
                encryptions = encryptions + ?, last_used_at = ? \
-               WHERE key_id = ? AND version = ? AND encryptions + ? <= ? AND EXISTS (SELECT 1 FROM key_versions v \
+               WHERE key_id = ? AND version = ? AND encryptions <= ? AND EXISTS (SELECT 1 FROM key_versions v \
                WHERE v.key_id = version_usage.key_id AND v.version = version_usage.version)";
+    let limit = if encryptions == 0 { i64::MAX } else { limit.try_into().unwrap_or(i64::MAX) };
+    let before = |total: i64| total.saturating_sub(encryptions.try_into().unwrap_or(i64::MAX));
     let values = vec![
-        encryptions.into(),
-        ENCRYPTIONS_WARN.into(),
+        before(ENCRYPTIONS_WARN.try_into().unwrap_or(i64::MAX)).into(),
         encryptions.into(),
         used_at.into(),
         key.as_bytes().into(),
         version.into(),
-        encryptions.into(),
-        if encryptions == 0 { i64::MAX.into() } else { limit.into() },
+        before(limit).into(),
     ];
     Statement::new(sql, values)
 }
@@ -157,8 +166,10 @@ pub async fn near_limit(connection: &mut dyn Connection, limit: usize) -> Result
         .map(|(version, usage)| (version, usage.encryptions))
         .collect();
     // A literal number: with a bound value, the partial index would not be used.
-    let sql = "SELECT key_id, version, encryptions FROM version_usage WHERE near_limit = 1 \
-               ORDER BY encryptions DESC LIMIT ?";
+    let sql = format!(
+        "SELECT key_id, version, {} FROM version_usage WHERE near_limit = 1 ORDER BY encryptions DESC LIMIT ?",
+        connection.dialect().counter("encryptions")
+    );
     connection
         .query(sql.into(), vec![(limit as u64).into()], &mut |row| {
             let total = found.entry((KeyId::from_slice(row.blob(0)?)?, row.unsigned(1)?)).or_default();
@@ -186,10 +197,11 @@ pub async fn windows_ending(
     let used = tallies.versions.iter().filter(|(_, usage)| usage.last_used_at >= Some(used_since));
     let used: Vec<(KeyId, u32)> = used.map(|(version, _)| *version).collect();
     let sql = format!(
-        "SELECT v.key_id, v.version, v.not_after, u.encryptions, u.last_used_at FROM key_versions v \
+        "SELECT v.key_id, v.version, v.not_after, {}, u.last_used_at FROM key_versions v \
          JOIN version_usage u ON u.key_id = v.key_id AND u.version = v.version \
          WHERE v.state = 'DISABLED' AND v.not_after >= ? AND v.not_after < ? \
          AND (u.last_used_at >= ?{}) ORDER BY v.not_after LIMIT ?",
+        connection.dialect().counter("u.encryptions"),
         " OR (v.key_id = ? AND v.version = ?)".repeat(used.len())
     );
     let mut values = vec![from.into(), until.into(), used_since.into()];
@@ -198,8 +210,7 @@ pub async fn windows_ending(
     connection
         .query(sql.into(), values, &mut |row| {
             let (key, version) = (KeyId::from_slice(row.blob(0)?)?, row.unsigned(1)?);
-            let stored = VersionUsage { encryptions: row.unsigned(3)?, last_used_at: row.time_opt(4)? };
-            if let Some(used) = tallies.usage(key, version, stored).last_used_at {
+            if let Some(used) = tallies.usage(key, version, read_usage(row, 3)?).last_used_at {
                 found.push((key, version, row.time(2)?, used));
             }
             Ok(())
@@ -231,11 +242,14 @@ pub async fn windows_over(
 ) -> Result<Vec<OverVersion>> {
     let mut found = Vec::new();
     let tallies = head::tallies(connection).await?;
-    let sql = "SELECT v.key_id, v.version, v.not_after, u.last_used_at FROM key_versions v \
-               LEFT JOIN version_usage u ON u.key_id = v.key_id AND u.version = v.version \
-               WHERE v.state = 'DISABLED' AND v.not_after <= ? AND v.not_after >= ? \
-               AND (v.not_after > ? OR v.key_id > ? OR (v.key_id = ? AND v.version > ?)) \
-               ORDER BY v.not_after, v.key_id, v.version LIMIT ?";
+    let sql = format!(
+        "SELECT v.key_id, v.version, v.not_after, {}, u.last_used_at FROM key_versions v \
+         LEFT JOIN version_usage u ON u.key_id = v.key_id AND u.version = v.version \
+         WHERE v.state = 'DISABLED' AND v.not_after <= ? AND v.not_after >= ? \
+         AND (v.not_after > ? OR v.key_id > ? OR (v.key_id = ? AND v.version > ?)) \
+         ORDER BY v.not_after, v.key_id, v.version LIMIT ?",
+        connection.dialect().counter("COALESCE(u.encryptions, 0)")
+    );
     let end: Value = after.map_or_else(|| i64::MIN.into(), |after| after.not_after.into());
     let key: Value = after.map_or([0; 16], |after| *after.key.as_bytes()).as_slice().into();
     let version = after.map_or(0, |after| after.version).into();
@@ -243,7 +257,8 @@ pub async fn windows_over(
     connection
         .query(sql.into(), values, &mut |row| {
             let (key, version) = (KeyId::from_slice(row.blob(0)?)?, row.unsigned(1)?);
-            let stored = VersionUsage { encryptions: 0, last_used_at: row.time_opt(3)? };
+            // Unlike elsewhere, a time that cannot be read is an error: it must not look like a version without uses.
+            let stored = VersionUsage { encryptions: row.unsigned(3)?, last_used_at: row.time_opt(4)? };
             let last_used_at = tallies.usage(key, version, stored).last_used_at;
             found.push(OverVersion { key, version, not_after: row.time(2)?, last_used_at });
             Ok(())
