@@ -44,7 +44,7 @@ static EMPTY: Context = Context::new();
 /// Reads an encryption context: NULL means the empty one.
 ///
 /// # Safety
-/// As [`handle::get`].
+/// As `handle::get`.
 #[inline]
 pub unsafe fn read(pointer: *const mkms_context, name: &'static str) -> Outcome<Cow<'static, Context>> {
     // SAFETY: as the caller promises.
@@ -55,7 +55,7 @@ pub unsafe fn read(pointer: *const mkms_context, name: &'static str) -> Outcome<
 /// Reads an optional encryption context.
 ///
 /// # Safety
-/// As [`handle::get`].
+/// As `handle::get`.
 #[inline]
 pub unsafe fn read_optional(pointer: *const mkms_context, name: &'static str) -> Outcome<Option<Context>> {
     if pointer.is_null() {
