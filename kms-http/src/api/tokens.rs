@@ -18,7 +18,8 @@ use crate::settings::AuthMethod;
 #[schema(as = CreateToken)]
 struct Create {
     /// Principal that the token authenticates, without the configured prefix, which is added.
-    #[schema(min_length = 1, max_length = 256)]
+    // A principal has 256 bytes at most, of which the default prefix takes six.
+    #[schema(min_length = 1, max_length = 250)]
     principal: String,
     #[schema(value_type = schemas::Role)]
     role: Role,
