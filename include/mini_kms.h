@@ -955,7 +955,7 @@ typedef void (*mkms_import_progress)(void *user, mkms_import_stage stage, uint64
 #define MKMS_IMPORT_KEYS 1
 
 /**
- * Importing grants.
+ * Importing the grants of the source.
  */
 #define MKMS_IMPORT_GRANTS 2
 

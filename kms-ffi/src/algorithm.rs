@@ -1,4 +1,4 @@
-//! Signature algorithms.
+//! The signature algorithms of the header, by number.
 
 use kms_lib::SignatureAlgorithm;
 

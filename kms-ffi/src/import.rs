@@ -26,7 +26,7 @@ const SLICE: Duration = Duration::from_millis(100);
 pub type mkms_import_stage = i32;
 /// Importing keys with their versions.
 pub const MKMS_IMPORT_KEYS: mkms_import_stage = 1;
-/// Importing grants.
+/// Importing the grants of the source.
 pub const MKMS_IMPORT_GRANTS: mkms_import_stage = 2;
 /// Importing the rows of the log.
 pub const MKMS_IMPORT_LOG: mkms_import_stage = 3;

@@ -19,7 +19,7 @@ pub enum Waits {
 pub struct Waiting<P> {
     /// Since when it waits.
     pub since: Instant,
-    /// The reservation.
+    /// What stands for the reservation in the accounting of memory.
     pub place: P,
 }
 

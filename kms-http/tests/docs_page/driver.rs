@@ -22,7 +22,7 @@ pub struct Form {
 }
 
 impl Form {
-    /// All combinations.
+    /// All combinations of color scheme and width.
     pub const ALL: [Self; 4] = [
         Self { dark: false, phone: false },
         Self { dark: true, phone: false },

@@ -4,7 +4,7 @@ use super::*;
 
 const MIB: usize = 1024 * 1024;
 
-/// Counts evictions.
+/// Counts how often its reservation was evicted.
 #[derive(Default)]
 struct Ended(AtomicUsize);
 

@@ -17,6 +17,7 @@ mod grants;
 mod idempotency;
 mod integrity_key;
 mod lifecycle;
+mod log_indexes;
 mod model;
 mod quarantine;
 mod records;

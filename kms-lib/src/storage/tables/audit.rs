@@ -274,14 +274,7 @@ pub async fn select_among(
 pub async fn set_backs(connection: &mut dyn Connection, first: u64, last: u64) -> Result<Vec<u64>> {
     let sql = "SELECT seq FROM audit_logs WHERE seq >= ? AND seq <= ? AND action = ? ORDER BY seq";
     let values = vec![first.into(), last.into(), Action::ClockAcknowledge.as_str().into()];
-    let mut found = Vec::new();
-    connection
-        .query(sql.into(), values, &mut |row| {
-            found.push(row.unsigned(0)?);
-            Ok(())
-        })
-        .await?;
-    Ok(found)
+    numbers(connection, sql.into(), values).await
 }
 
 async fn records(connection: &mut dyn Connection, sql: String, values: Vec<Value>) -> Result<Vec<AuditRecord>> {
@@ -307,6 +300,11 @@ pub async fn matching_near(connection: &mut dyn Connection, selection: &Selectio
     let mut values = selection.bounds();
     values.push(count.into());
     values.extend(compared);
+    numbers(connection, sql, values).await
+}
+
+/// The sequence numbers that a query returns.
+async fn numbers(connection: &mut dyn Connection, sql: String, values: Vec<Value>) -> Result<Vec<u64>> {
     let mut found = Vec::new();
     connection
         .query(sql.into(), values, &mut |row| {
