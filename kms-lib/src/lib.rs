@@ -78,6 +78,8 @@ mod scheduler;
 mod session;
 mod storage;
 mod types;
+#[cfg(test)]
+mod vectors;
 mod verification;
 mod workers;
 

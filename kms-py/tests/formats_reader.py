@@ -5,19 +5,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import io
 import json
 import sqlite3
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 CHUNK = 65_536
@@ -88,51 +91,127 @@ class Version:
         return hkdf(self.material, b"", info)
 
 
-class Store:
-    """A SQLite store that no service has open, and its root key of 32 bytes."""
+# A root key: 32 bytes, a passphrase, or what decrypts a `CiphertextBlob` of AWS KMS under an encryption context.
+RootKey = bytes | str | Callable[[bytes, dict[str, str]], bytes]
 
-    def __init__(self, file: Path, root_key: bytes) -> None:
+# The value of `type` in the encryption context of AWS KMS, for what is not the material of a version.
+AWS_TYPES = {"integrity-key": "INTEGRITY_KEY", "signing-key": "SIGNING_KEY"}
+
+
+class Store:
+    """A SQLite store that no service has open, with those of its root keys that are known."""
+
+    def __init__(self, file: Path, *root_keys: RootKey) -> None:
         self._database = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
-        self._wrapping_key = AESGCM(hkdf(root_key, b"", b"kms-root-wrap/v1"))
         [(log_id, self.checkpoint)] = self._database.execute("SELECT log_id, checkpoint FROM audit_head")
         self.log = UUID(bytes=log_id)
+        self._generations: dict[int, RootKey] = {}
+        rows = self._database.execute(
+            "SELECT generation, provider, derivation, salt, check_value FROM root_keys WHERE state <> 'RETIRED'"
+        )
+        for generation, provider, derivation, salt, check_value in rows.fetchall():
+            for root_key in root_keys:
+                if (provider == "aws-kms") != callable(root_key):
+                    continue
+                if isinstance(root_key, str) != derivation.startswith("argon2id:"):
+                    continue
+                known = derive(root_key, derivation, salt) if isinstance(root_key, str) else root_key
+                try:
+                    assert unwrap(known, check_value, "check-value") == b"kms check value v1"
+                    self._generations[generation] = known
+                except InvalidTag:
+                    continue
 
     def close(self) -> None:
         """Closes the file."""
         self._database.close()
 
-    def unwrap(self, subject: bytes, *binding: bytes | str | int) -> bytes:
-        """The material of a row of `key_versions` or `service_keys`."""
-        [(wrapped,)] = self._database.execute("SELECT wrapped FROM wrappings WHERE subject = ?", (subject,))
-        version, provider, generation = struct.unpack(">BBI", wrapped[:6])
-        assert (version, provider) == (1, 1)
-        return self._wrapping_key.decrypt(wrapped[6:18], wrapped[18:], b"kms-wrap/v1\0" + fields(*binding, generation))
+    def query(self, sql: str, *values: Any) -> list[Any]:
+        """The rows of a query."""
+        return self._database.execute(sql, values).fetchall()
+
+    def unwrap(self, subject: bytes, *binding: bytes | str | int) -> bytes | None:
+        """The material of a row of `key_versions` or `service_keys`; none if it is erased. All wrappings agree."""
+        rows = self.query("SELECT generation, wrapped FROM wrappings WHERE subject = ?", subject)
+        opened = {
+            unwrap(self._generations[generation], wrapped, *binding)
+            for generation, wrapped in rows
+            if generation in self._generations
+        }
+        assert len(opened) == bool(rows), f"{len(rows)} wrappings have {len(opened)} materials"
+        return opened.pop() if opened else None
 
     def versions(self) -> Iterable[Version]:
-        """Every version of every key."""
-        rows = self._database.execute(
+        """Every version of every key whose material is not erased."""
+        rows = self.query(
             "SELECT v.id, v.key_id, v.version, k.type, v.fingerprint "
             'FROM key_versions v JOIN "keys" k ON k.id = v.key_id'
         )
-        for subject, key, number, kind, fingerprint in rows.fetchall():
+        for subject, key, number, kind, fingerprint in rows:
             material = self.unwrap(subject, "version", key, number, kind)
-            version = Version(UUID(bytes=key), number, kind, material)
-            assert version.fingerprint() == fingerprint
-            yield version
+            if material is not None:
+                version = Version(UUID(bytes=key), number, kind, material)
+                assert version.fingerprint() == fingerprint
+                yield version
 
     def service_key(self, kind: str, name: str) -> bytes:
-        """The only key of the service of this kind."""
-        [(subject, number, fingerprint)] = self._database.execute(
-            "SELECT id, number, fingerprint FROM service_keys WHERE kind = ?", (kind,)
+        """The current key of the service of this kind."""
+        [(subject, number, fingerprint)] = self.query(
+            "SELECT id, number, fingerprint FROM service_keys WHERE kind = ? AND state = 'CURRENT'", kind
         )
         material = self.unwrap(subject, name, self.log.bytes, number)
+        assert material is not None
         info = b"kms-service-fingerprint/v1\0" + fields(kind, self.log.bytes, number)
         assert hkdf(material, b"", info) == fingerprint
         return material
 
-    def log_rows(self) -> Iterable[tuple[int, bytes]]:
-        """Number and stored hash of every record, oldest first."""
-        return self._database.execute("SELECT seq, hash FROM audit_logs ORDER BY seq").fetchall()
+    def records(self) -> Iterable[dict[str, Any]]:
+        """Every record, oldest first, as a line of an export has it, with its time in microseconds."""
+        previous = bytes(32)
+        rows = self.query(
+            "SELECT seq, timestamp, actor, role, action, status, request_id, key_id, key_version, details, hash, "
+            "format FROM audit_logs ORDER BY seq"
+        )
+        for seq, micros, actor, role, action, status, request_id, key_id, key_version, details, hashed, form in rows:
+            yield {
+                "action": action,
+                "actor": actor,
+                "details": details and json.loads(details),
+                "format": form,
+                "hash": hashed.hex(),
+                "id": str(record_id(hashed)),
+                "keyId": key_id and str(UUID(bytes=key_id)),
+                "keyVersion": key_version,
+                "micros": micros,
+                "prevHash": previous.hex(),
+                "requestId": request_id,
+                "role": role,
+                "seq": seq,
+                "status": status,
+            }
+            previous = hashed
+
+    def check_indexes(self) -> int:
+        """Checks the indexes of the log; answers how many records they have."""
+        indexed: int = self.query("SELECT indexed FROM audit_head")[0][0]
+        for table, column in (("audit_keys", "key_id"), ("audit_actors", "actor")):
+            expected = self.query(
+                f"SELECT {column}, seq FROM audit_logs WHERE seq <= ? AND {column} IS NOT NULL ORDER BY 2", indexed
+            )
+            assert self.query(f"SELECT {column}, seq FROM {table} ORDER BY 2") == expected
+        return indexed
+
+    def row_digests(self) -> Iterable[tuple[str, bytes, str]]:
+        """Table, id and digest of every row whose changes the log records."""
+        for table, columns in SEALED.items():
+            for values in self.query(f'SELECT {columns.replace(" ", ", ")} FROM "{table}"'):
+                row = b"kms-row/v1\0" + fields(table, *sealed_values(dict(zip(columns.split(), values, strict=True))))
+                yield table, values[0], hashlib.sha256(row).hexdigest()
+
+    def tallies(self) -> tuple[dict[tuple[int, str, str], int], dict[tuple[UUID, int], tuple[int, int]]]:
+        """The counters in the head: by hour, action and status, and by key and version."""
+        [(raw,)] = self.query("SELECT tallies FROM audit_head")
+        return counters(raw)
 
     def imported_logs(self) -> dict[str, list[bytes]]:
         """The rows of every imported log as they are stored, in their order."""
@@ -166,13 +245,17 @@ class Store:
         return len(rows)
 
     def check_seals(self) -> dict[str, int]:
-        """Checks the seals of all other rows and the row commitment; answers how many rows each table has."""
+        """Checks the seals of all other rows, except those in quarantine, and the row commitment; answers how many rows
+        each table has."""
         seals, commitment = self._derived(b"kms-seal-rows/v1"), self._derived(b"kms-rows/v1")
+        quarantined = set(self.query("SELECT entity_table, row_id FROM quarantine WHERE released_at IS NULL"))
         counts, together = dict[str, int](), 0
         for table, columns in SEALED.items():
             rows = self._database.execute(f'SELECT {columns.replace(" ", ", ")}, seal FROM "{table}"').fetchall()
             counts[table] = len(rows)
             for *values, seal in rows:
+                if (table, values[0]) in quarantined:
+                    continue
                 row = b"kms-row/v1\0" + fields(table, *sealed_values(dict(zip(columns.split(), values, strict=True))))
                 assert hmac.digest(seals, row, "sha256") == seal
                 together ^= int.from_bytes(hmac.digest(commitment, b"\0" + row, "sha256"), "big")
@@ -180,6 +263,60 @@ class Store:
         state = b"\1" + struct.pack(">Q", int(lines["revision"])) + together.to_bytes(32, "big")
         assert hmac.digest(commitment, state, "sha256") == base64.b64decode(lines["rows"])
         return counts
+
+
+def derive(passphrase: str, derivation: str, salt: bytes) -> bytes:
+    """The root key of a passphrase."""
+    costs = dict(cost.split("=") for cost in derivation.removeprefix("argon2id:").split(","))
+    memory, passes, lanes = (int(costs[name]) for name in "mtp")
+    return Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory).derive(
+        passphrase.encode()
+    )
+
+
+def unwrap(root_key: RootKey, wrapped: bytes, *binding: bytes | str | int) -> bytes:
+    """The material in a wrapping."""
+    number_format, provider, generation = struct.unpack(">BBI", wrapped[:6])
+    assert (number_format, provider) == (1, 2 if callable(root_key) else 1)
+    if callable(root_key):
+        return root_key(wrapped[6:], encryption_context(*binding))
+    assert isinstance(root_key, bytes)
+    additional_data = b"kms-wrap/v1\0" + fields(*binding, generation)
+    wrapping_key = AESGCM(hkdf(root_key, b"", b"kms-root-wrap/v1"))
+    return wrapping_key.decrypt(wrapped[6:18], wrapped[18:], additional_data)
+
+
+def encryption_context(*binding: bytes | str | int) -> dict[str, str]:
+    """The encryption context with which AWS KMS wraps."""
+    match binding:
+        case ("version", bytes(key), int(number), str(kind)):
+            return {"keyId": str(UUID(bytes=key)), "version": str(number), "type": kind}
+        case (str(what), bytes(log), int(number)):
+            return {"keyId": str(UUID(bytes=log)), "version": str(number), "type": AWS_TYPES[what]}
+        case _:
+            return {"keyId": "check-value", "version": "1", "type": "CHECK_VALUE"}
+
+
+def counters(raw: bytes) -> tuple[dict[tuple[int, str, str], int], dict[tuple[UUID, int], tuple[int, int]]]:
+    """The counters in the column `tallies`."""
+    hours, versions = dict[tuple[int, str, str], int](), dict[tuple[UUID, int], tuple[int, int]]()
+    rest = io.BytesIO(raw)
+
+    def number() -> int:
+        return int.from_bytes(rest.read(8), "big")
+
+    def text() -> str:
+        return rest.read(rest.read(1)[0]).decode()
+
+    while kind := rest.read(1):
+        if kind == b"\x01":
+            hour, action, status = number(), text(), text()
+            hours[hour, action, status] = number()
+        else:
+            assert kind == b"\x02"
+            key, version = UUID(bytes=rest.read(16)), number()
+            versions[key, version] = (number(), number())
+    return hours, versions
 
 
 def sealed_values(row: dict[str, Any]) -> Iterable[bytes | str | int | None]:

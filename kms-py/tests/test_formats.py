@@ -98,7 +98,7 @@ def test_a_reader_made_from_the_documentation_reads_a_store(tmp_path: Path) -> N
         previous = record_hash(store.log, record).hex()
         assert previous == record["hash"]
         assert record["id"] == str(record_id(bytes.fromhex(previous)))
-    assert list(store.log_rows()) == [(record["seq"], bytes.fromhex(record["hash"])) for record in records]
+    assert list(store.records()) == [record | {"format": 2} for record in records]
     size, expected = open_checkpoint(checkpoint, verifier_key)
     assert root([bytes.fromhex(record["hash"]) for record in records[:size]]) == expected
     store.close()

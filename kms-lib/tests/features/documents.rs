@@ -9,7 +9,7 @@ fn root() -> PathBuf {
 /// All Markdown files of the repository.
 fn documents() -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for folder in ["", "docs", "examples", "kms-lib", "kms-http", "kms-ffi", "kms-py", "tests"] {
+    for folder in ["", "docs", "examples", "kms-lib", "kms-http", "kms-ffi", "kms-py", "tests", "tests/golden"] {
         let Ok(entries) = fs::read_dir(root().join(folder)) else { continue };
         found.extend(entries.map(|e| e.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "md")));
     }

@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 
-use crate::{AwsProxy, Moto, MotoAdmin};
+use crate::{AwsProxy, KnownKey, Moto, MotoAdmin};
 
 /// The access key id that tests use. No AWS account has it.
 pub const ACCESS_KEY: &str = "AKIAMINIKMSTESTS0000";
@@ -75,12 +75,21 @@ pub fn figure(text: &str) {
 /// Runs the body of a test in its own process, with the environment of tests and these variables. An empty value unsets
 /// a variable, and `{moto}` in a value is replaced by the server's URL. The test is skipped if moto is not installed.
 pub fn run(test: &str, variables: &[(&str, String)], body: impl FnOnce(Aws)) {
+    run_on(test, variables, Moto::try_new, body);
+}
+
+/// Like [`run`], with a server that has these keys. All tests of a process must name the same keys.
+pub fn run_with_keys(test: &str, keys: &[KnownKey], body: impl FnOnce(Aws)) {
+    run_on(test, &[], || Moto::try_with_keys(keys), body);
+}
+
+fn run_on(test: &str, variables: &[(&str, String)], start: impl FnOnce() -> Option<Moto>, body: impl FnOnce(Aws)) {
     if let Some(port) = std::env::var(PORT).ok().and_then(|port| port.parse().ok()) {
         return body(Aws { admin: MotoAdmin(port), proxy: AwsProxy::new(port) });
     }
     // All tests of this process share the server.
     static SERVER: OnceLock<Mutex<Option<Moto>>> = OnceLock::new();
-    let server = SERVER.get_or_init(|| Mutex::new(Moto::try_new()));
+    let server = SERVER.get_or_init(|| Mutex::new(start()));
     let Some(port) = server.lock().expect("the server").as_ref().map(Moto::port) else {
         eprintln!("SKIPPED: moto is not installed (tests/run installs it)");
         return;

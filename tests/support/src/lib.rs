@@ -23,7 +23,7 @@ pub use certificates::Certificates;
 pub use galera::Galera;
 pub use mariadb::MariaDb;
 pub use metadata::Metadata;
-pub use moto::{AwsKey, Moto, MotoAdmin, REGION};
+pub use moto::{AwsKey, KnownKey, Moto, MotoAdmin, REGION};
 pub use pgbouncer::PgBouncer;
 pub use postgres::Postgres;
 pub use process::free_port;

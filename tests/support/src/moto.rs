@@ -29,11 +29,31 @@ pub struct AwsKey {
     pub arn: String,
 }
 
+/// A key in AWS KMS whose id and material a test determines, so that the server decrypts earlier ciphertexts.
+#[derive(Clone, Debug)]
+pub struct KnownKey {
+    /// The key id, a UUID.
+    pub id: String,
+    /// The material: 32 bytes in hex.
+    pub material: String,
+}
+
 impl Moto {
     /// Starts a server, or returns None if moto is not installed. `KMS_TEST_MOTO` names the program; otherwise the one
     /// that `tests/run` installs is used.
     pub fn try_new() -> Option<Self> {
-        let program = program()?;
+        Some(Self::start(&program()?, &[]))
+    }
+
+    /// Like [`try_new`](Self::try_new), with these keys in [`REGION`].
+    pub fn try_with_keys(keys: &[KnownKey]) -> Option<Self> {
+        let interpreter = program()?.parent()?.join("python");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/moto-with-keys.py").to_owned();
+        let keys: Vec<String> = keys.iter().map(|key| format!("{}={}", key.id, key.material)).collect();
+        Some(Self::start(&interpreter, &[script, keys.join(",")]))
+    }
+
+    fn start(program: &Path, arguments: &[String]) -> Self {
         let folder = tempfile::Builder::new().prefix("kms-moto-").tempdir().expect("a temporary folder");
         let (port, log) = (free_port(), folder.path().join("log"));
         let mut command = match rustix::process::geteuid().is_root() {
@@ -45,10 +65,11 @@ impl Moto {
             }
             false => Command::new(program),
         };
-        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdin(Stdio::null()).current_dir(folder.path());
+        command.args(arguments).args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+        command.stdin(Stdio::null()).current_dir(folder.path());
         let mut running = Running::start(command, &log);
         running.wait(&log, || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
-        Some(Self { port, _folder: folder, _running: running })
+        Self { port, _folder: folder, _running: running }
     }
 
     /// The port of the loopback interface on which the server listens.
