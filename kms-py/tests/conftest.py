@@ -19,7 +19,7 @@ def url(tmp_path: Path) -> str:
 
 @pytest.fixture(params=["sync", "async"])
 def kms_class(request: pytest.FixtureRequest) -> Iterator[type[Kms]]:
-    """`Kms`, or `AsyncKms` in the form of it."""
+    """`Kms`, or `AsyncKms` with the synchronous interface of `Kms`."""
     if request.param == "sync":
         yield Kms
         return

@@ -1,4 +1,4 @@
-"""Reads what Mini KMS writes, from docs/formats.md alone: without the module `mini_kms`."""
+"""Reads the data of Mini KMS, written from docs/formats.md alone: without the module `mini_kms`."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ class Store:
             previous = hashed
 
     def check_indexes(self) -> int:
-        """Checks the indexes of the log; answers how many records they have."""
+        """Checks the indexes of the log; returns the number of records in them."""
         indexed: int = self.query("SELECT indexed FROM audit_head")[0][0]
         for table, column in (("audit_keys", "key_id"), ("audit_actors", "actor")):
             expected = self.query(
@@ -232,7 +232,7 @@ class Store:
         return hkdf(self.service_key("integrity", "integrity-key")[:32], b"", label)
 
     def check_wrapping_seals(self) -> int:
-        """Checks the seal of every wrapping; answers how many there are."""
+        """Checks the seal of every wrapping; returns their number."""
         key = self._derived(b"kms-seal-rows/v1")
         rows = self._database.execute(
             "SELECT w.subject, coalesce(v.fingerprint, s.fingerprint), w.generation, w.wrapped, w.verified, w.seal "
@@ -245,8 +245,8 @@ class Store:
         return len(rows)
 
     def check_seals(self) -> dict[str, int]:
-        """Checks the seals of all other rows, except those in quarantine, and the row commitment; answers how many rows
-        each table has."""
+        """Checks the seals of all other rows, except those in quarantine, and the row commitment; returns the number
+        of rows of each table."""
         seals, commitment = self._derived(b"kms-seal-rows/v1"), self._derived(b"kms-rows/v1")
         quarantined = set(self.query("SELECT entity_table, row_id FROM quarantine WHERE released_at IS NULL"))
         counts, together = dict[str, int](), 0
@@ -320,7 +320,7 @@ def counters(raw: bytes) -> tuple[dict[tuple[int, str, str], int], dict[tuple[UU
 
 
 def sealed_values(row: dict[str, Any]) -> Iterable[bytes | str | int | None]:
-    """The values of a row as its seal has them: lists with their length ahead."""
+    """The values of a row in the form that its seal covers: each list begins with its length."""
     for column, value in row.items():
         if column == "allowed_ops":
             operations = value.split(",")
@@ -414,7 +414,7 @@ def older_hash(row: dict[str, Any]) -> str:
 
 
 def open_checkpoint(note: str, verifier_key: str) -> tuple[int, bytes]:
-    """Size and root of a checkpoint, whose signature is checked."""
+    """The size and the root of a checkpoint, after its signature was verified."""
     name, _, encoded = verifier_key.split("+", 2)
     public_key = base64.b64decode(encoded)[1:]
     key_id = hashlib.sha256(name.encode() + b"\n\1" + public_key).digest()[:4]

@@ -1,4 +1,4 @@
-"""Helpers of several tests: the asynchronous interface driven synchronously, and programs of their own."""
+"""Helpers of several tests: the asynchronous interface, called synchronously, and programs in other processes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ ROOT_KEY = bytes(range(32))
 REPOSITORY = Path(__file__).resolve().parents[2]
 FULL = os.environ.get("KMS_TEST_MODE") == "full"
 SECONDS = 90
-"""How long a program of a test may take."""
+"""The time limit of a program, in seconds."""
 
 
 class Driven:
-    """An asynchronous handle, or the class of one, whose coroutines are run to their end."""
+    """An asynchronous handle, or its class; calls run their coroutine to its end."""
 
     def __init__(self, handle: Any, runner: asyncio.Runner) -> None:
         self.handle = handle
@@ -58,17 +58,17 @@ class Driven:
 
 
 def start(source: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-    """Starts a program in a process of its own."""
+    """Starts a Python program in another process."""
     command = [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(source), *map(str, arguments)]
     variables = os.environ | environment
-    # Its own process group, so that its children end with it.
+    # It gets its own process group, so that its children can be killed with it.
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables, start_new_session=True
     )
 
 
 def finish(process: subprocess.Popen[str], seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
-    """Waits for a program that was started; one that hangs fails the test."""
+    """Waits for a program that was started, and fails if it hangs."""
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -83,14 +83,26 @@ def finish(process: subprocess.Popen[str], seconds: float = SECONDS) -> subproce
 
 
 def run(source: str, *arguments: object, seconds: float = SECONDS) -> str:
-    """Runs a program to its end, and gives what it printed."""
+    """Runs a program to its end, and returns its output."""
     ended = finish(start(source, *arguments), seconds)
     assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}"
     return ended.stdout
 
 
+def open_among_others(url: str) -> mini_kms.Kms:
+    """Opens a store that others open at the same time, and repeats retryable errors: on a slow machine, another opening
+    can hold the lock for longer than this one waits."""
+    for _ in range(100):
+        try:
+            return mini_kms.Kms.open(url, root_key=ROOT_KEY)
+        except mini_kms.KmsError as error:
+            if not error.retryable:
+                raise
+    raise AssertionError("the store stays locked")
+
+
 def edit(url: str, statement: str) -> None:
-    """Edits a store's file behind its back, in another process: never with another SQLite in this one."""
+    """Edits the file of a store in another process, since this one must not open it with another copy of SQLite."""
     source = """
         import sqlite3, sys
         with sqlite3.connect(sys.argv[1]) as database:
@@ -121,12 +133,12 @@ VALUES: dict[str, Any] = {
     "src": io.BytesIO(),
     "version": 1,
 }
-"""Arguments that methods need, by name, where a test is about another argument."""
+"""Valid values of arguments, by name, for tests that are about another argument."""
 
 
 def arguments(kind: str) -> Iterator[tuple[str, ast.arg, list[str]]]:
-    """Each argument of each method of a class, as the stubs have them: the method, the argument, and the names of the
-    other arguments that the method needs."""
+    """Lists the arguments of all methods of a class in the stubs: the method, the argument, and the names of the other
+    arguments that the method needs."""
     stubs = ast.parse((Path(mini_kms.__file__).parent / "_native.pyi").read_text())
     (found,) = (node for node in stubs.body if isinstance(node, ast.ClassDef) and node.name == kind)
     for method in found.body:

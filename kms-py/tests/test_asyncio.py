@@ -22,7 +22,7 @@ LOOPS: list[Any] = [
 
 
 def drive(loop: Loop, url: str, use: Callable[[AsyncSession], Coroutine[Any, Any, None]], **settings: Any) -> None:
-    """Runs a coroutine with an open service, on such a loop."""
+    """Runs a coroutine with an open service, on a loop of this kind."""
 
     async def main() -> None:
         async with await AsyncKms.open(url, root_key=ROOT_KEY, **settings) as kms:
@@ -74,7 +74,7 @@ def test_a_cancelled_task_cancels_no_operation(loop: Loop, url: str, sleeps: int
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(result, asyncio.CancelledError | mini_kms.Key) for result in results)
         count = len(results)
-        # Nobody waits any more, and all of them are done. One that begins while the service closes would be refused.
+        # No task waits any more, but all operations are done. Closing would refuse those that have not begun.
         while len((await alice.list_keys(name_prefix="key ")).items) < count:
             await asyncio.sleep(0.01)
 
@@ -85,7 +85,7 @@ def test_a_cancelled_task_cancels_no_operation(loop: Loop, url: str, sleeps: int
 
 @pytest.mark.parametrize("ack", ["durable", "queued"])
 @pytest.mark.parametrize("loop", LOOPS)
-def test_closing_amid_tasks(loop: Loop, url: str, ack: Literal["durable", "queued"]) -> None:
+def test_closing_during_tasks(loop: Loop, url: str, ack: Literal["durable", "queued"]) -> None:
     acknowledged, refused = set[str](), set[str]()
 
     async def main() -> None:
@@ -125,7 +125,7 @@ def test_timeouts(loop: Loop, url: str) -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
                 await alice.rewrap(rate=5)
-        # The loop goes on, and so does the service.
+        # The loop and the service still work.
         assert (await alice.encrypt("users", b"")).version == 1
 
     drive(loop, url, use)
@@ -232,7 +232,7 @@ def test_a_coroutine_that_nobody_awaits_does_nothing(url: str) -> None:
 
 def test_the_synchronous_interface_works_beside_a_loop(url: str) -> None:
     async def main() -> None:
-        # It blocks the loop, as any blocking call does; in a thread it does not.
+        # Like any blocking call, it blocks the loop unless it runs in a thread.
         with Kms.open(url, root_key=ROOT_KEY) as kms:
             alice = kms.session("alice", "admin")
             alice.create_key("users")

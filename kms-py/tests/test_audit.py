@@ -94,7 +94,7 @@ def test_an_exception_of_a_progress_callback_ends_the_call(alice: Session) -> No
     except LookupError:
         pass
     else:
-        # A coroutine that nobody could interrupt goes on; the exception is reported by the loop.
+        # Without a task to interrupt, the verification goes on, and the event loop reports the exception.
         assert not isinstance(alice, Session)
     try:
         alice.verify_audit(progress=nothing)

@@ -1,4 +1,4 @@
-"""Batches: many items, one commit, and each item fails alone."""
+"""Batches: one commit for many items, each of which can fail alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_thousand_items_keep_their_order(alice: Session) -> None:
     assert len({item.receipt for item in opened if isinstance(item, mini_kms.Decrypted)}) == 1, "one record for all"
 
 
-def test_results_do_not_burden_the_garbage_collector(alice: Session) -> None:
+def test_the_garbage_collector_does_not_visit_results(alice: Session) -> None:
     sealed = alice.encrypt_batch([EncryptItem("users", b"one"), EncryptItem("users", b"two")])
     assert not any(gc.is_tracked(item) for item in sealed)
     opened = alice.decrypt_batch(
@@ -115,14 +115,14 @@ def test_a_batch_has_1_to_1000_items(alice: Session, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("wrong", [*WRONG, (), ("users",) * 9], ids=lambda wrong: type(wrong).__name__)
-def test_what_is_no_batch(alice: Session, kind: str, wrong: Any) -> None:
+def test_arguments_of_other_types_are_refused(alice: Session, kind: str, wrong: Any) -> None:
     batch: Any = getattr(alice, kind)
     for argument in ([wrong], [b""], None, 1, object()):
         with pytest.raises(TypeError):
             batch(argument)
 
 
-def test_any_iterable_goes_in_and_its_exceptions_come_out(alice: Session) -> None:
+def test_items_come_from_any_iterable_whose_exceptions_pass_through(alice: Session) -> None:
     def items() -> Iterator[Any]:
         yield EncryptItem("users", b"one")
         yield ("users", memoryview(b"two"))
@@ -137,8 +137,8 @@ def test_any_iterable_goes_in_and_its_exceptions_come_out(alice: Session) -> Non
     assert alice.list_audit(limit=1, key="users").items[0].seq == before, "nothing was done"
 
 
-def test_buffers_of_items_are_looked_after(alice: Session) -> None:
-    # Only the batch holds the bytes: they must live until it is done.
+def test_a_batch_keeps_the_buffers_of_its_items_alive(alice: Session) -> None:
+    # Only the batch refers to the bytes, which must live until it is done.
     sealed = alice.encrypt_batch(EncryptItem("users", bytes([number]) * 3_000) for number in range(200))
     parts: Any = ((item.ciphertext,) for item in sealed if not isinstance(item, KmsError))
     opened = alice.decrypt_batch(parts)

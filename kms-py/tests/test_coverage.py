@@ -1,4 +1,4 @@
-"""Everything that the Rust interface can do, Python can do too: methods, settings, and fields of results."""
+"""Python has every method, every setting and every field of a result that the Rust interface has."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ LEFT_OUT = {
     # The service writes and compares anchors; a program that embeds the library has the high-water file.
     "Session.compare_anchors",
     "Session.record_anchor_failure",
-    # The telemetry says it.
+    # The telemetry has this value.
     "Kms.is_alive",
-    # For services that wait for their callers before they close. Closing does it too.
+    # For services that wait for their callers before they close. `close` stops verifications too.
     "Kms.stop_verifying",
-    # For exports of the log, which the command line makes.
+    # For exports of the log, which only the command line writes.
     "Session.kept_checkpoint",
 }
 
@@ -54,7 +54,7 @@ RENAMED_SETTINGS = {
     "no_high_water": "high_water",
 }
 
-# Methods of the configuration that are no settings, and those that Python does not need.
+# Methods of the configuration that are not settings, and settings that Python does not need.
 NO_SETTINGS = {
     # Methods of Config, also in Python.
     "new",
@@ -64,10 +64,10 @@ NO_SETTINGS = {
     "describe",
     # The URL is an argument of its own.
     "store_url",
-    # `load` does both.
+    # `load` calls both.
     "overlaid",
     "apply_variables",
-    # Opening checks.
+    # Opening the service calls it.
     "check",
     # A clock other than the system's is for tests of the library.
     "clock",
@@ -165,13 +165,13 @@ ARGUMENTS = {
     "VerifyOptions": ("verify_audit", {}),
 }
 
-# Rust types with fields that are for other users than programs: the parts of the log's formats.
+# Rust types that programs do not use: the parts of the log's formats.
 OTHER = {"AnchorReport", "audit::checkpoint::Checkpoint", "audit::export::ExportReport", "audit::record::Body"}
 
 
 def methods(path: str) -> list[str]:
     found = re.findall(rf"^pub (?:async )?(?:const )?fn kms_lib::{path}::(\w+)\(", LISTING, re.MULTILINE)
-    # Those of derived traits.
+    # `clone` and `fmt` come from derived traits.
     return [name for name in found if name not in ("clone", "fmt")]
 
 
@@ -215,8 +215,8 @@ def test_fields(kind: str) -> None:
 
 
 @pytest.mark.parametrize("module", [_reports, _results])
-def test_what_may_be_missing_has_a_default(module: Any) -> None:
-    # The JSON of a result leaves out what there is none of.
+def test_optional_fields_have_a_default(module: Any) -> None:
+    # The JSON of a result omits fields without a value.
     for cls in vars(module).values():
         if isinstance(cls, type) and is_dataclass(cls) and cls.__module__ == module.__name__:
             for name, hint in get_type_hints(cls).items():
@@ -235,8 +235,8 @@ def test_arguments(kind: str) -> None:
 
 def test_no_type_is_forgotten() -> None:
     listed = set(re.findall(r"^pub kms_lib::((?:\w+::)*[A-Z]\w+)::[a-z]\w*: ", LISTING, re.MULTILINE))
-    # Fields of variants, and the same type under two names.
+    # Findings have fields of variants, and some metrics are exported under two names.
     listed = {kind for kind in listed if not kind.startswith("Finding::")}
     short = {kind.removeprefix("metrics::") for kind in [*RESULTS, *ARGUMENTS]}
     forgotten = {kind for kind in listed - OTHER if kind.removeprefix("metrics::") not in short}
-    assert not forgotten, f"Python knows nothing of {forgotten}"
+    assert not forgotten, f"Python has no class for {forgotten}"

@@ -1,4 +1,4 @@
-"""Encrypting, decrypting, signing; and the buffers that go in and out."""
+"""Encryption, decryption and signatures, and the buffers of arguments and results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GIB = 1 << 30
 
 
 class Subclass(bytes):
-    """A subclass, which may bring methods of its own but not other bytes."""
+    """A subclass of bytes. It can add methods, but its buffer is that of the bytes."""
 
 
 def mapped(data: bytes) -> mmap.mmap:
@@ -49,11 +49,11 @@ WRONG: list[Any] = [None, 1, "text", object(), [1, 2], {"a": 1}, 1.5, iter([b""]
 
 @pytest.mark.parametrize("kind", BUFFERS)
 @pytest.mark.parametrize("size", [64, 100_000])
-def test_any_contiguous_buffer_goes_in(alice: Session, kind: str, size: int) -> None:
+def test_any_contiguous_buffer_is_accepted(alice: Session, kind: str, size: int) -> None:
     data, make = os.urandom(size), BUFFERS[kind]
     sealed = alice.encrypt("users", make(data))
     assert type(sealed.ciphertext) is bytes
-    # The length of a shared memory or an array need not be that of a ciphertext.
+    # The length of a ciphertext need not be a multiple of a word or of a row.
     again = bytes if kind in ("array of words", "two dimensions") else make
     opened = alice.decrypt(again(sealed.ciphertext))
     assert type(opened.plaintext) is bytes
@@ -88,7 +88,7 @@ def test_buffers_with_gaps_are_refused(alice: Session, invoices: str, step: int)
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: type(wrong).__name__)
-def test_what_is_no_buffer_is_refused(alice: Session, invoices: str, wrong: Any) -> None:
+def test_arguments_that_are_not_buffers_are_refused(alice: Session, invoices: str, wrong: Any) -> None:
     operations: list[Callable[[], object]] = [
         lambda: alice.encrypt("users", wrong),
         lambda: alice.decrypt(wrong),
@@ -135,7 +135,7 @@ def test_a_gibibyte_is_refused(alice: Session, invoices: str) -> None:
     huge.close()
 
 
-def test_a_buffer_that_changes_meanwhile_is_encrypted_as_it_was(alice: Session) -> None:
+def test_a_buffer_that_another_thread_changes_is_copied_first(alice: Session) -> None:
     size = 1_000_000
     data, ended = bytearray(size), threading.Event()
 
@@ -154,7 +154,7 @@ def test_a_buffer_that_changes_meanwhile_is_encrypted_as_it_was(alice: Session) 
     finally:
         ended.set()
         changer.join()
-    # It was released: its size can change again.
+    # The call released the buffer, so its size can change again.
     data.extend(b"more")
 
 
@@ -195,7 +195,7 @@ def test_an_exception_of_a_mapping_passes_through(alice: Session) -> None:
         alice.encrypt("users", b"", context=broken)
 
 
-def test_what_is_given_beside_a_ciphertext_must_agree(alice: Session) -> None:
+def test_expected_properties_must_agree_with_the_ciphertext(alice: Session) -> None:
     sealed = alice.encrypt("users", b"secret").ciphertext
     parts = Ciphertext(sealed)
     key = alice.get_key("users")
@@ -253,7 +253,7 @@ def test_a_buffer_may_be_source_and_destination(alice: Session) -> None:
         assert buffer[: written.length] == b"x" * size
 
 
-def test_too_little_room_is_found_before_anything_is_done(alice: Session) -> None:
+def test_a_buffer_that_is_too_small_is_refused_before_anything_is_done(alice: Session) -> None:
     sealed = alice.encrypt("users", b"secret").ciphertext
     before = records(alice)
     for room in (0, Ciphertext.max_len(6) - 1):
@@ -325,7 +325,7 @@ def test_data_keys(alice: Session) -> None:
 
     with alice.generate_data_key("users", context={"file": "a"}) as data_key:
         assert len(data_key) == 32
-        # Its stubs know no class of another library that is a buffer.
+        # The stubs of `cryptography` accept only buffers of the standard library.
         cipher = AESGCM(data_key)  # type: ignore[arg-type]
         sealed = cipher.encrypt(bytes(12), b"secret", None)
         plaintext = bytes(data_key)
@@ -402,5 +402,5 @@ def test_reencrypts(alice: Session) -> None:
 
 
 def records(alice: Session) -> int:
-    """The number of the newest record before this look at the log."""
+    """Returns the sequence number of the newest record about the key, without the one of this query."""
     return alice.list_audit(limit=1, key="users").items[0].seq

@@ -1,4 +1,4 @@
-"""The documentation's programs are Python, and its short one runs."""
+"""The programs of the documentation are valid Python, and its short program runs."""
 
 from __future__ import annotations
 

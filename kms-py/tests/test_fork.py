@@ -12,7 +12,7 @@ EXECUTE = "import os, sys; os.execv(sys.executable, [sys.executable, *sys.argv[1
 WAIT = """
 import os, time
 def wait(child):
-    # A child that hangs is killed and found.
+    # A child that hangs is killed, and fails the test.
     for _ in range(3000):
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
@@ -59,7 +59,7 @@ def test_inherited_handles_fail_at_once(url: str) -> None:
                     print("operation", number, "was done in the child")
             del alice, kms, encryptor
             gc.collect()
-            # The child ends as any program does: its end must not wait for threads that it does not have.
+            # The child exits normally. It must not wait for threads of the parent, which it does not have.
             sys.exit(7)
         assert wait(child) == 7
         assert alice.encrypt("users", b"").version == 1
@@ -68,7 +68,7 @@ def test_inherited_handles_fail_at_once(url: str) -> None:
     assert run(WAIT + dedent(source), url) == ""
 
 
-def test_a_child_cannot_open_what_the_parent_had_open(url: str, tmp_path: Path) -> None:
+def test_a_child_cannot_open_a_store_while_the_parent_has_one_open(url: str, tmp_path: Path) -> None:
     source = """
         import os, sys
         import mini_kms
@@ -89,7 +89,7 @@ def test_a_child_cannot_open_what_the_parent_had_open(url: str, tmp_path: Path) 
     run(WAIT + dedent(source), url, f"sqlite:{tmp_path / 'other.db'}")
 
 
-def test_with_nothing_open_at_the_fork_children_work(url: str) -> None:
+def test_children_work_if_no_store_is_open_at_the_fork(url: str) -> None:
     source = """
         import os, sys
         import mini_kms
@@ -98,7 +98,7 @@ def test_with_nothing_open_at_the_fork_children_work(url: str) -> None:
         for number in range(4):
             child = os.fork()
             if child == 0:
-                # While a store is being made, another process may be told to come again.
+                # While one process creates the store, others may get a retryable error.
                 for _ in range(100):
                     try:
                         kms = mini_kms.Kms.open(sys.argv[1], root_key=bytes(range(32)))
@@ -125,7 +125,7 @@ def test_with_nothing_open_at_the_fork_children_work(url: str) -> None:
 
 
 @pytest.mark.parametrize("ack", ["durable", "queued"])
-def test_forks_amid_operations_lose_nothing(url: str, ack: str) -> None:
+def test_forks_during_operations_lose_no_record(url: str, ack: str) -> None:
     source = """
         import os, sys, threading
         import mini_kms
@@ -206,7 +206,7 @@ def test_a_child_that_stays_in_the_loop_of_its_parent(url: str) -> None:
                 await asyncio.sleep(0)
                 child = os.fork()
                 if child == 0:
-                    # It watches the same descriptors, and takes no results from its parent.
+                    # The child watches the same descriptors, but must not take the results of its parent.
                     loop.call_later(0.1, os._exit, 7)
                     await loop.create_future()
                 assert len(await asyncio.gather(*tasks)) == 20
@@ -254,7 +254,7 @@ def test_multiprocessing(url: str, tmp_path: Path, method: str) -> None:
     if method == "fork":
         assert run(runner, program, url, method) == "done\n"
         return
-    # The other methods import the main program anew, so it has to be one.
+    # The other methods import the main program again, so it must be a file.
     assert run(EXECUTE, program, url, method) == "done\n"
 
 

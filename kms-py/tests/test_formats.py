@@ -1,4 +1,4 @@
-"""What docs/formats.md says, held against what the service writes by a reader of its own."""
+"""A reader that was written from docs/formats.md alone reads the data that the service writes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_reader_made_from_the_documentation_reads_a_store(tmp_path: Path) -> N
             target = io.BytesIO()
             alice.encrypt_file("users", io.BytesIO(plaintext), target, context=CONTEXT)
             streams.append((plaintext, target.getvalue()))
-        # What is sealed: a delegated grant, tokens, states that are set, and text that is absent.
+        # Sealed rows of each kind: a delegated grant, a token, a state that is set, and a text that is absent.
         alice.put_grant("bob", "users", ["encrypt", "decrypt"])
         alice.create_token("bob", role="app", label="his")
         alice.disable_key("letters")

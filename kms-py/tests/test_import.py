@@ -16,12 +16,12 @@ KNOWN: dict[str, Any] = json.loads((LEGACY / "clean.json").read_text())
 
 
 def items() -> list[tuple[DecryptItem, bytes]]:
-    """Ciphertexts of the original that decrypt for ever, each with its plaintext."""
+    """Ciphertexts of the original that still decrypt after the import, each with its plaintext."""
     found = []
     for it in KNOWN["ciphertexts"]:
         if it["keyType"] != "AES256_GCM" or it["keyId"] != "e104b330-b119-47ca-9b47-72fd487f23e4":
             continue
-        # The order of the names counts, and `json` keeps it.
+        # The order of the names is authenticated, and `json` keeps it.
         aad = None if it["aad"] is None else json.dumps(it["aad"], ensure_ascii=False)
         item = DecryptItem(
             b64decode(it["ciphertext"]),
@@ -37,7 +37,7 @@ def items() -> list[tuple[DecryptItem, bytes]]:
     return found
 
 
-def test_everything_comes_over(tmp_path: Path) -> None:
+def test_imports_and_finalizes(tmp_path: Path) -> None:
     with Kms.open(f"sqlite:{tmp_path / 'kms.db'}", root_key=mini_kms.generate_root_key()) as kms:
         alice = kms.session("alice", role="admin")
         older, told = str(LEGACY / "older"), []

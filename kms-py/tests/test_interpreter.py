@@ -1,4 +1,4 @@
-"""The interpreter: its end, its signals, and other interpreters."""
+"""The interpreter: its shutdown, its signals, and subinterpreters."""
 
 from __future__ import annotations
 
@@ -103,11 +103,11 @@ def test_an_object_that_is_freed_while_the_interpreter_ends(url: str) -> None:
 
 
 def test_sigint_ends_a_long_call(url: str) -> None:
-    # The rate makes the call long on any machine.
+    # The limited rate makes the call long on any machine.
     source = """
         import signal, sys
         import mini_kms
-        # Jobs in the background of a shell ignore the signal from their start.
+        # A shell starts its background jobs with this signal ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with mini_kms.Kms.open(sys.argv[1], root_key=bytes(32)) as kms:
             alice = kms.session("alice", "admin")
@@ -143,7 +143,7 @@ def test_sigint_ends_a_long_verification(url: str) -> None:
                 alice.encrypt("users", b"", context={"filler": "x" * 1_000})
             interrupted = 0
             for delay in (0.005, 0.02, 0.05, 0.1, 0.2):
-                # A handler that runs in the main thread, which waits within Rust.
+                # The handler runs in the main thread, which waits in Rust.
                 timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT))
                 timer.start()
                 try:

@@ -1,4 +1,4 @@
-"""Keys, their versions, and their lives."""
+"""Keys, their versions, and their lifecycle."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_windows_are_times_with_a_zone(alice: Session) -> None:
     for wrong in ("2100-01-01T00:00:00Z", 4_102_444_800, datetime(2100, 1, 1, tzinfo=UTC).date()):
         with pytest.raises(TypeError, match="a time must be a datetime"):
             alice.set_window("users", 1, wrong)  # type: ignore[arg-type]
-    # Microseconds are more than the service keeps; the time must not become a later one.
+    # The service keeps milliseconds. It must not round the time up.
     exact = datetime(2100, 1, 1, 12, 0, 0, 123_456, tzinfo=UTC)
     alice.set_window("users", 1, exact)
     kept = alice.get_version("users", 1).not_after
@@ -161,7 +161,7 @@ def test_states(alice: Session) -> None:
         alice.enable_key("users")
 
 
-def test_updates_leave_out_what_they_do_not_name(alice: Session) -> None:
+def test_updates_change_only_the_given_fields(alice: Session) -> None:
     key = alice.update_key("users", rotation_period_days=30, grace_period_days=7, metadata={"a": None})
     assert (key.rotation_period_days, key.grace_period_days, key.metadata) == (30, 7, {"a": None})
     key = alice.update_key("users", grace_period_days=None, expected_revision=key.revision)

@@ -1,4 +1,4 @@
-"""Memory that is not given back: few calls here, a million with `tests/run --full`."""
+"""Memory leaks: thousands of calls of each kind, or a million with `tests/run --full`."""
 
 from __future__ import annotations
 

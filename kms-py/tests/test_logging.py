@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support import run
 
-# Each in a process of its own: the level belongs to the process.
+# Each test runs in a process of its own, because the level belongs to the process.
 HEAD = """
 import logging, os, sys, time
 import mini_kms
@@ -19,12 +19,12 @@ def use():
         alice = kms.session("alice", "admin")
         alice.create_key(f"key {time.time_ns()}")
         alice.backup(sys.argv[1].removeprefix("sqlite:") + str(time.time_ns()))
-    # A key of the wrong length, and the like, are not events: what the service notices by itself is.
+    # The events come from tasks of the service, not from errors of callers.
     time.sleep(0.6)
 """
 
 
-def test_events_come_when_asked_for(url: str) -> None:
+def test_events_arrive_only_while_logging_is_enabled(url: str) -> None:
     source = f"""{HEAD}
 use()
 assert not Keep.records
@@ -45,7 +45,7 @@ mini_kms.disable_logging()
     run(source, url)
 
 
-def test_a_child_asks_again(url: str) -> None:
+def test_a_child_enables_logging_again(url: str) -> None:
     source = f"""{HEAD}
 mini_kms.enable_logging("DEBUG")
 child = os.fork()
@@ -60,7 +60,7 @@ use()
     run(source, url)
 
 
-def test_a_slow_handler_keeps_nobody_waiting(url: str) -> None:
+def test_a_slow_handler_does_not_delay_operations(url: str) -> None:
     source = f"""{HEAD}
 import threading
 gate = threading.Event()

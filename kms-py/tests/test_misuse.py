@@ -1,4 +1,4 @@
-"""Arguments of every wrong kind for every method, callbacks that misbehave, and services that close meanwhile."""
+"""Wrong arguments for every method, misbehaving callbacks, and services that close during calls."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import pytest
 from mini_kms import Config, Kms, Session
 from support import ROOT_KEY, VALUES, arguments, run
 
-# What a wrong argument may raise: never a panic, a fault of the service, or an error of the interpreter.
+# The exceptions that a wrong argument may raise. A panic, a fault of the service or a SystemError is a failure.
 REFUSED = (mini_kms.KmsError, TypeError, ValueError, OverflowError, BufferError, AttributeError, OSError)
 
 
 class Hostile:
-    """An object whose every use raises."""
+    """An object that raises when it is used in any way."""
 
     def __getattr__(self, name: str) -> Any:
         raise ValueError(name)
@@ -36,7 +36,7 @@ class Hostile:
 
 
 def wrong() -> list[Any]:
-    """New objects each time: some are used up."""
+    """Makes new objects each time, because iterators can be used once."""
     return [
         None,
         -1,
@@ -97,7 +97,7 @@ def test_wrong_arguments_of_a_session(
         if other == method:
             values = {"path": tmp_path / "backup", "credential": "x", "items": [], "source": "x", **VALUES}
             misuse(getattr(alice, method), argument.arg, {name: values[name] for name in needed})
-    # The service goes on.
+    # The service still works.
     alice.create_key("afterwards")
     assert alice.decrypt(alice.encrypt("afterwards", b"secret").ciphertext).plaintext == b"secret"
     assert alice.verify_audit().ok
@@ -136,7 +136,7 @@ def test_wrong_parts_of_items(alice: Session, kind: str) -> None:
 
 
 @pytest.mark.parametrize("result", ["x", b"", bytearray(b"x"), None, 5, [b"x"], object()])
-def test_sources_that_give_something_else(alice: Session, result: Any) -> None:
+def test_sources_that_return_other_types(alice: Session, result: Any) -> None:
     class Source:
         turns = 0
 
@@ -158,7 +158,7 @@ def test_sources_that_give_something_else(alice: Session, result: Any) -> None:
 
 
 @pytest.mark.parametrize("count", [None, -1, 0, 10**9, "x"])
-def test_destinations_that_count_wrongly(alice: Session, count: Any) -> None:
+def test_destinations_that_return_wrong_counts(alice: Session, count: Any) -> None:
     class Destination:
         turns = 0
 
@@ -241,7 +241,7 @@ def test_everything_at_once_while_the_service_closes(url: str, milliseconds: int
     for thread in threads:
         thread.join(60)
         assert not thread.is_alive()
-    # A thread may have been told that the service is busy.
+    # The service may have refused a call because it was overloaded.
     assert all(isinstance(fault, mini_kms.Unavailable) for fault in faults), faults
     with Kms.open(url, root_key=ROOT_KEY) as again:
         assert again.session("alice", "admin").verify_audit().ok

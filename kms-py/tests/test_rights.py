@@ -12,7 +12,7 @@ from mini_kms import Conditions, Kms, Session
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
 
 
-def test_sessions_say_who_acts(kms: Kms, alice: Session) -> None:
+def test_sessions_have_a_principal_and_a_role(kms: Kms, alice: Session) -> None:
     shop = kms.session("shop", source_ip="192.0.2.7", request_id="request-1")
     assert (shop.principal, shop.role) == ("shop", "app")
     assert (kms.operator_session().role, alice.role) == ("admin", "admin")
@@ -36,7 +36,7 @@ def test_sessions_say_who_acts(kms: Kms, alice: Session) -> None:
         kms.session(nobody)
 
 
-def test_a_grant_allows_and_its_end_forbids(kms: Kms, alice: Session) -> None:
+def test_a_grant_allows_until_it_is_revoked(kms: Kms, alice: Session) -> None:
     shop = kms.session("shop")
     grant = alice.put_grant("shop", "users", ["encrypt", "decrypt"])
     assert (grant.principal, grant.role, grant.granted_by) == ("shop", "app", "alice")
@@ -91,7 +91,7 @@ def test_permissions_are_checked(alice: Session) -> None:
             alice.put_grant("shop", "users", allow)
 
 
-def test_grants_that_came_through_another_one_go_with_it(kms: Kms, alice: Session) -> None:
+def test_cascading_revokes_delegated_grants(kms: Kms, alice: Session) -> None:
     first = alice.put_grant("bob", "users", ["grant", "encrypt"])
     second = kms.session("bob").put_grant("carol", "users", ["encrypt"])
     assert second.granted_through == (first.id,)

@@ -36,7 +36,7 @@ def test_closes(kms: Kms, alice: Session) -> None:
             operation()
 
 
-def test_is_closed_by_its_block(kms_class: type[Kms], url: str) -> None:
+def test_leaving_the_block_closes(kms_class: type[Kms], url: str) -> None:
     with pytest.raises(LookupError, match="mine"), kms_class.open(url, root_key=ROOT_KEY) as kms:
         raise LookupError("mine")
     assert kms.closed

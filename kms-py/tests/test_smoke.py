@@ -259,7 +259,7 @@ def test_a_cancelled_task_cancels_no_operation(url: str) -> None:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
             assert all(isinstance(result, asyncio.CancelledError) for result in results)
-            # An operation that is not submitted yet when the service is closed would be refused.
+            # Closing would refuse an operation that is not submitted yet.
             while len((await alice.list_keys()).items) < 20:
                 await asyncio.sleep(0.01)
 
@@ -267,7 +267,7 @@ def test_a_cancelled_task_cancels_no_operation(url: str) -> None:
 
 
 def test_an_interrupt_ends_a_long_call(url: str, tmp_path: Path) -> None:
-    # A file that opens slowly would do as well; a progress callback that raises ends the call in the same place.
+    # Ctrl-C ends the call in the same place as an exception of the progress callback.
     with Kms.open(url, root_key=ROOT_KEY) as kms:
         alice = kms.session("alice", "admin")
 

@@ -23,7 +23,7 @@ def seal(alice: Session, plaintext: bytes, **arguments: Any) -> bytes:
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 3 * MIB])
-def test_files_come_back(alice: Session, tmp_path: Path, size: int) -> None:
+def test_files_are_restored(alice: Session, tmp_path: Path, size: int) -> None:
     plain, sealed, opened = tmp_path / "plain", tmp_path / "sealed", tmp_path / "opened"
     plain.write_bytes(os.urandom(size))
     with plain.open("rb") as src, sealed.open("wb") as dst:
@@ -127,7 +127,7 @@ def test_exceptions_of_files_pass_through(alice: Session) -> None:
 
 def test_files_that_read_and_write_parts(alice: Session) -> None:
     class Parts(io.RawIOBase):
-        """A file that gives and takes at most so many bytes at a time, as a pipe does."""
+        """A file that reads and writes a limited number of bytes at a time, as a pipe does."""
 
         def __init__(self, data: bytes = b"") -> None:
             self.data = io.BytesIO(data)
@@ -144,7 +144,7 @@ def test_files_that_read_and_write_parts(alice: Session) -> None:
     assert opened.data.getvalue() == plaintext
 
 
-def test_a_source_without_data_at_present(alice: Session) -> None:
+def test_a_non_blocking_source_without_data(alice: Session) -> None:
     class Nothing(io.RawIOBase):
         def read(self, size: int = -1, /) -> Any:
             return None

@@ -1,4 +1,4 @@
-"""Every argument that is a text, of every method that the stubs list: what has no UTF-8 form is `InvalidArgument`."""
+"""Every text argument of every method in the stubs: a text without a UTF-8 form raises `InvalidArgument`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def names(annotation: ast.expr | None) -> set[str]:
 
 
 def texts(kind: str) -> Iterator[tuple[str, str, list[str]]]:
-    """Each argument that may be a text: its method, its name, and the other arguments that the method needs."""
+    """Lists each argument that may be a text: its method, its name, and the other arguments that the method needs."""
     for method, argument, needed in arguments(kind):
         if names(argument.annotation) & TEXTS:
             yield method, argument.arg, needed

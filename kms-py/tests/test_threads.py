@@ -1,4 +1,4 @@
-"""Threads: handles are shared, the GIL is released, and closing amid calls is orderly."""
+"""Threads: shared handles, the release of the GIL, and closing during calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Literal
 import mini_kms
 import pytest
 from mini_kms import EncryptItem, Kms, Session
-from support import ROOT_KEY
+from support import ROOT_KEY, open_among_others
 
 
 def together(count: int, work: Callable[[int], object]) -> None:
@@ -56,7 +56,7 @@ def test_others_run_while_a_call_works(url: str) -> None:
 
             thread = threading.Thread(target=call)
             interval = sys.getswitchinterval()
-            # The other thread gets the GIL only when it is given up.
+            # With this interval, the other thread gets the GIL only if the call releases it.
             sys.setswitchinterval(60)
             try:
                 thread.start()
@@ -73,7 +73,7 @@ def test_others_run_while_a_call_works(url: str) -> None:
 
 
 @pytest.mark.parametrize("ack", ["durable", "queued"])
-def test_closing_amid_calls(url: str, ack: Literal["durable", "queued"]) -> None:
+def test_closing_during_calls(url: str, ack: Literal["durable", "queued"]) -> None:
     done = list[int]()
     for _ in range(5):
         kms = Kms.open(url, root_key=ROOT_KEY, audit_ack=ack)
@@ -141,7 +141,7 @@ def test_a_data_key_is_shared(url: str) -> None:
 
 def test_many_services_in_one_process(url: str) -> None:
     def work(number: int) -> None:
-        with Kms.open(f"{url}-{number % 3}", root_key=ROOT_KEY) as kms:
+        with open_among_others(f"{url}-{number % 3}") as kms:
             alice = kms.session("alice", "admin")
             try:
                 alice.create_key("users")
