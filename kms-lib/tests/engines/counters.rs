@@ -4,6 +4,11 @@
 use crate::common::{Place, admin, engine};
 use kms_lib::{Context, Finding, NewKey, Session};
 
+/// Microseconds of an hour.
+const HOUR: i64 = 3_600_000_000;
+/// The number of encryptions from which on metrics advise a rotation.
+const WARN: u64 = 1 << 31;
+
 const KEYS: [&str; 13] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m"];
 
 async fn encrypt(session: &Session, name: &str, times: usize) {
@@ -96,4 +101,75 @@ async fn altered_counters_stop_nothing() {
         assert!(admin(&kms).verify_audit().await.unwrap().ok, "{sql}");
         kms.close().await.unwrap();
     }
+}
+
+/// Operations count for the hour of their record, whether the counters of an hour that is over are in the head or in
+/// their table.
+#[tokio::test(flavor = "multi_thread")]
+async fn hours_stay_apart_on_the_way_to_the_tables() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.create_key(NewKey::aes("k")).await.unwrap();
+    let last_day = async || session.metrics().await.unwrap().usage.encryptions_last24h;
+    // Ten minutes before an hour ends, and ten minutes after it.
+    place.pass_seconds((HOUR - place.now().micros() % HOUR) / 1_000_000 - 600);
+    let first = place.now().micros() / HOUR;
+    encrypt(&session, "k", 3).await;
+    place.pass_seconds(1_200);
+    encrypt(&session, "k", 5).await;
+    assert_eq!(place.number("SELECT COUNT(*) FROM usage_hourly").await, 0);
+    assert_eq!(last_day().await, 8);
+    // The first of these hours is no longer one of the last 24.
+    place.pass_seconds(24 * 3_600);
+    assert_eq!(last_day().await, 5);
+    // The counters get to their tables after 1,024 records.
+    encrypt(&session, "k", 1_100).await;
+    for (hour, expected) in [(first, 3), (first + 1, 5)] {
+        let sql = format!("SELECT count FROM usage_hourly WHERE action = 'ENCRYPT' AND hour = {hour}");
+        assert_eq!(place.number(&sql).await, expected, "{hour}");
+    }
+    assert_eq!(last_day().await, 1_105);
+    assert_eq!(session.get_version("k", 1).await.unwrap().encryptions, Some(1_108));
+    kms.close().await.unwrap();
+}
+
+/// Metrics advise the rotation of a version that has encrypted many messages, whether its counter is in the head or in
+/// its row.
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_near_their_limit_are_found_in_head_and_rows() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let (session, none) = (admin(&kms), Context::new());
+    for name in KEYS {
+        session.create_key(NewKey::aes(name)).await.unwrap();
+    }
+    // The head has no counters of these versions yet.
+    let set = format!(
+        "UPDATE version_usage SET encryptions = {} WHERE key_id IN
+         (SELECT id FROM \"keys\" WHERE name IN ('a', 'b'))",
+        WARN - 2
+    );
+    place.tamper(&set).await;
+    let near = async || -> Vec<(String, u64)> {
+        let found = session.metrics().await.unwrap().keys.near_encryption_limit;
+        found.into_iter().map(|alert| (alert.name, alert.encryptions)).collect()
+    };
+    encrypt(&session, "a", 1).await;
+    assert_eq!(near().await, []);
+    encrypt(&session, "a", 1).await;
+    let in_rows = async || place.number("SELECT COUNT(*) FROM version_usage WHERE near_limit = 1").await;
+    assert_eq!(in_rows().await, 0, "the counter is in the head");
+    assert_eq!(near().await, [("a".to_owned(), WARN)]);
+    // The counters get to their rows after 1,024 records.
+    encrypt(&session, "a", 1_100).await;
+    assert_eq!(in_rows().await, 1);
+    assert_eq!(near().await, [("a".to_owned(), WARN + 1_100)]);
+    // A batch that uses more versions than the head has room for counts in the rows.
+    for _ in 0..4 {
+        let calls = KEYS.iter().map(|name| session.encrypt(*name, b"x", &none));
+        assert!(futures_util::future::join_all(calls).await.iter().all(Result::is_ok));
+    }
+    assert_eq!(near().await, [("a".to_owned(), WARN + 1_104), ("b".to_owned(), WARN + 2)]);
+    kms.close().await.unwrap();
 }

@@ -154,6 +154,49 @@ async fn every_column_of_every_table() {
     assert_eq!(unnoticed, expected);
 }
 
+/// Every byte of the counters in the head, altered: either they are unreadable, which verification finds, or they
+/// mislead, and a huge counter makes its own version refuse to encrypt. Everything else works.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_byte_of_the_counters_in_the_head() {
+    let original = Place::new();
+    let kms = original.open().await;
+    let (session, none) = (admin(&kms), Context::new());
+    for name in ["a", "b"] {
+        session.create_key(NewKey::aes(name)).await.unwrap();
+    }
+    let sealed = session.encrypt("a", b"x", &none).await.unwrap();
+    kms.close().await.unwrap();
+    let mut raw = SqliteConnection::connect(&original.url()).await.unwrap();
+    let tallies: Vec<u8> =
+        sqlx::query("SELECT tallies FROM audit_head").fetch_one(&mut raw).await.unwrap().get("tallies");
+    assert!(tallies.len() > 70, "an hour and a version: {tallies:?}");
+    let (mut unreadable, mut exhausted) = (0, 0);
+    for place in 0..tallies.len() {
+        let mut altered = tallies.clone();
+        altered[place] ^= 0x80 >> (place % 8);
+        let hex: String = altered.iter().map(|byte| format!("{byte:02x}")).collect();
+        let copied = copy(&original);
+        copied.tamper(&format!("UPDATE audit_head SET tallies = x'{hex}'")).await;
+        let kms = copied.open().await;
+        let session = admin(&kms);
+        let faults = session.verify_audit().await.unwrap().faults;
+        assert!(faults.iter().all(|fault| matches!(&fault.finding, Finding::Damaged { .. })), "{place}: {faults:?}");
+        unreadable += usize::from(!faults.is_empty());
+        session.metrics().await.unwrap();
+        session.get_version("a", 1).await.unwrap();
+        match session.encrypt("a", b"x", &none).await {
+            Err(error) if error.code() == ErrorCode::KeyExhausted => exhausted += 1,
+            other => drop(other.unwrap()),
+        }
+        session.encrypt("b", b"x", &none).await.unwrap();
+        session.decrypt(&sealed.ciphertext, &none).await.unwrap();
+        session.revoke_key("a").await.unwrap();
+        assert!(session.verify_audit().await.unwrap().ok, "{place}: the ledger has written good counters");
+        kms.close().await.unwrap();
+    }
+    assert!(unreadable > 2 && exhausted > 2, "{unreadable} {exhausted}");
+}
+
 /// The head is rolled back with its former signature; whatever else is left reveals it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_head_with_its_older_signature() {

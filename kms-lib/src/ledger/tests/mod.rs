@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod counters;
 mod faulty_store;
 
 use std::sync::Arc;
