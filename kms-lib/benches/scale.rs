@@ -1,6 +1,6 @@
 //! The cost of operations with a short and with a long history: `cargo bench -p kms-lib --bench scale`. `-- --full`
-//! uses the largest sizes, `-- grants` (or keys, versions, log, commit, servers) runs one part. Machines are noisy;
-//! only the ratios are meaningful.
+//! uses the largest sizes, `-- grants` (or keys, versions, opening, log, commit, servers) runs one part. Machines are
+//! noisy; only the ratios are meaningful, and the CPU time of opening a store.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that measures and prints")]
 
@@ -26,6 +26,8 @@ struct Sizes {
     grants: usize,
     keys: usize,
     versions: u32,
+    /// Versions of each key of a store that is opened, so that it has as many times the versions.
+    versions_each: u32,
     records: usize,
 }
 
@@ -36,8 +38,8 @@ async fn main() {
     }
     let is_full = std::env::args().any(|arg| arg == "--full");
     let sizes = match is_full {
-        true => Sizes { grants: 100_000, keys: 100_000, versions: 100_000, records: 1_000_000 },
-        false => Sizes { grants: 10_000, keys: 10_000, versions: 5_000, records: 100_000 },
+        true => Sizes { grants: 100_000, keys: 100_000, versions: 100_000, versions_each: 10, records: 1_000_000 },
+        false => Sizes { grants: 10_000, keys: 10_000, versions: 5_000, versions_each: 3, records: 100_000 },
     };
     let chosen: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let wanted = |name: &str| chosen.is_empty() || chosen.iter().any(|chosen| chosen == name);
@@ -51,6 +53,9 @@ async fn main() {
     }
     if wanted("versions") {
         versions(&url(folder.path(), "versions"), sizes.versions).await;
+    }
+    if wanted("opening") {
+        opening(&url(folder.path(), "opening"), &sizes).await;
     }
     if wanted("log") {
         log(&url(folder.path(), "log"), sizes.records).await;
@@ -204,12 +209,36 @@ async fn keys(url: &str, few_url: &str, count: usize) {
     open_elsewhere(&format!("{count} keys"), url);
 }
 
-/// Opens a store and prints the time and the peak of the memory.
+/// Opening a store with many keys, first with one version each, then with several.
+async fn opening(url: &str, sizes: &Sizes) {
+    let kms = open(url).await;
+    let session = admin(&kms);
+    many(sizes.keys, |n| session.create_key(NewKey::aes(format!("key-{n:06}")))).await;
+    kms.close().await.unwrap();
+    open_elsewhere(&format!("{} keys with a version each", sizes.keys), url);
+    let kms = open(url).await;
+    let session = admin(&kms);
+    for _ in 1..sizes.versions_each {
+        many(sizes.keys, |n| session.rotate_key(format!("key-{n:06}"), None)).await;
+    }
+    kms.close().await.unwrap();
+    open_elsewhere(&format!("{} keys with {} versions each", sizes.keys, sizes.versions_each), url);
+}
+
+/// Opens a store and prints the time, the CPU time of all threads and the peak of the memory.
 async fn opened(url: &str) {
     let begun = Instant::now();
     let kms = open(url).await;
-    println!("{:.1} ms, {}", begun.elapsed().as_secs_f64() * 1e3, peak());
+    println!("{:.0} ms, {} ms of CPU time, {}", begun.elapsed().as_secs_f64() * 1e3, cpu_time(), peak());
     kms.close().await.unwrap();
+}
+
+/// The CPU time that the process has used, in milliseconds, where the kernel reports it.
+fn cpu_time() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The numbers after the name of the program; user and system time are in hundredths of a second.
+    let times = stat.rsplit(')').next().unwrap_or_default().split(' ').skip(12).take(2);
+    times.map(|ticks| ticks.parse::<u64>().unwrap_or_default() * 10).sum()
 }
 
 /// Opens a store in a process of its own.
