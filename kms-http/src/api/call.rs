@@ -110,8 +110,8 @@ impl Call {
     }
 
     /// Reserves memory for a response of at most `bytes` bytes before any work is done: afterwards the response must be
-    /// sent. `InvalidArgument` if it would never fit.
-    pub fn reserve_response(&self, bytes: usize) -> Result<(), ApiError> {
+    /// sent. Waits for the memory within the time of the request. `InvalidArgument` if it would never fit.
+    pub async fn reserve_response(&self, bytes: usize) -> Result<(), ApiError> {
         let Some(room) = self.room.as_ref().filter(|_| bytes > SMALL) else { return Ok(()) };
         if !room.could_grow(bytes) {
             return Err(ApiError::invalid(format!(
@@ -119,7 +119,8 @@ impl Call {
                  smaller items, and decrypt long plaintexts with \"encoding\": \"base64\""
             )));
         }
-        room.grow_for_response(bytes)
+        let Some(context) = self.parts.extensions.get::<RequestContext>() else { return room.grow(bytes) };
+        room.claim_for_response(bytes, self.app.bodies.end(context)).await
     }
 
     /// Parses the query as a `T`. A parameter that does not fit is an `InvalidArgument` error.

@@ -101,6 +101,7 @@ impl App {
             bodies: Bodies::new(
                 Arc::new(RequestMemory::new(http.body_memory())),
                 Duration::from_secs(http.body_timeout_seconds),
+                http.request_timeout(),
             ),
             origins: Origins::new(&http.cors_origins, &http.public_origins, http.tls.is_on()),
             metrics: Metrics::default(),

@@ -194,14 +194,12 @@ async fn admit(
     if let Some(rate) = &app.rate {
         rate.check(caller).map_err(ApiError::rate_limited)?;
     }
-    if let Some(room) = &context.room {
-        room.move_to(&owner)?;
-    }
     let limit = if kind.returns { app.http.returning_body_limit() } else { app.http.body_limit() };
     let (body, room) = app.bodies.read(context, &owner, &parts.headers, body, limit).await?;
     // A list can be a thousand times as large as its request, so few are produced at a time, in a queue of their own.
     // Requests waiting in it do not take a place in the other queue. A patient request takes a place in neither,
     // whatever the length of its body: it would keep it for as long as the library works. The library limits it.
+    let _idle = room.as_ref().map(Room::idles);
     let is_heavy = !kind.is_patient && (kind.is_list || body.len() > LARGE);
     let heavy = if is_heavy { Some(enter(&app.heavy, caller).await?) } else { None };
     let place = if kind.is_patient { None } else { Some(enter(&app.gate, caller).await?) };
@@ -222,10 +220,15 @@ async fn not_recognized(app: &App, context: &RequestContext, parts: &Parts, erro
             app.metrics.count_refused_caller(shown);
             app.unknown_callers.log_refused(context);
             // The request is refused in any case: its memory is free for others of its network.
-            if let Some(room) = &context.room {
-                room.waits(Waits::Head);
+            match &context.room {
+                Some(room) => {
+                    let _heard = room.hears();
+                    room.waits(Waits::Head);
+                    let _ = tokio::time::timeout(PENALTY, room.evicted()).await;
+                    room.stops_waiting();
+                }
+                None => tokio::time::sleep(PENALTY).await,
             }
-            tokio::time::sleep(PENALTY).await;
         }
         _ => {}
     }

@@ -1,4 +1,4 @@
-//! Reads request bodies completely, within the size limit, the memory available to the caller and the time limit.
+//! Reads request bodies completely, within the size limit, the memory available to the caller and the time limits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,21 +19,34 @@ use crate::error::ApiError;
 /// A complete request body. Bodies may contain plaintexts and are wiped when dropped.
 pub type Whole = Zeroizing<Vec<u8>>;
 
+/// How long before its end a request stops waiting for memory.
+const MARGIN: Duration = Duration::from_millis(50);
+
 /// Reads request bodies within the time and memory limits.
 pub struct Bodies {
     /// Accounts for the memory of request bodies and of responses.
     pub memory: Arc<RequestMemory>,
     timeout: Duration,
+    patience: Duration,
 }
 
 impl Bodies {
-    /// Bodies must arrive completely within `timeout`, counted from the arrival of the request's head.
-    pub fn new(memory: Arc<RequestMemory>, timeout: Duration) -> Self {
-        Self { memory, timeout }
+    /// Bodies must arrive completely within `timeout`, counted from the arrival of the request's head without the time
+    /// that they wait for memory: until `patience` after that arrival at most.
+    pub fn new(memory: Arc<RequestMemory>, timeout: Duration, patience: Duration) -> Self {
+        Self { memory, timeout, patience }
     }
 
-    /// Reads a body of at most `limit` bytes. The caller keeps the returned room for as long as it keeps the body.
-    /// While the body is arriving, the request may be evicted to free memory for another owner.
+    /// The time until which a request may wait for memory: a little before its end, so that it is refused for that
+    /// reason.
+    pub fn end(&self, context: &RequestContext) -> Instant {
+        Instant::from_std(context.started + self.patience - MARGIN.min(self.patience))
+    }
+
+    /// Reads a body of at most `limit` bytes, on the account of `caller`. The caller keeps the returned room for as
+    /// long as it keeps the body. An announced length is reserved at once, after a wait if there is not enough memory:
+    /// a request that holds a part of its body would keep others from theirs. While the body is arriving, the request
+    /// may be evicted to free memory for another owner.
     pub async fn read(
         &self,
         context: &RequestContext,
@@ -46,24 +59,52 @@ impl Bodies {
         if announced.is_some_and(|length| length > limit as u64) {
             return Err(ApiError::too_large(limit));
         }
-        let expected = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(limit);
-        if body.is_end_stream() {
-            return Ok((Whole::default(), context.room.clone()));
+        let announced = announced.and_then(|length| usize::try_from(length).ok());
+        let is_empty = body.is_end_stream();
+        if is_empty && context.room.is_none() {
+            return Ok((Whole::default(), None));
         }
         let room =
             context.room.clone().unwrap_or_else(|| self.memory.empty(caller.clone(), Arc::clone(&context.evict)));
+        let begun = Instant::now();
+        if is_empty {
+            room.claim_for_body(caller, 0, self.end(context)).await?;
+            return Ok((Whole::default(), Some(room)));
+        }
+        let (expected, claimed) = (announced.unwrap_or(limit), announced.unwrap_or_default());
+        // While a body waits, what the caller sends of it uses up the window of its connection.
+        let unread = context.peer.unread.take(expected);
+        let end = if unread.is_some() { self.end(context) } else { begun };
+        room.claim_for_body(caller, claimed, end).await?;
+        drop(unread);
+        let end = Instant::from_std(context.started + self.timeout) + begun.elapsed();
+        let heard = room.hears();
         room.waits(Waits::Body);
-        let end = Instant::from_std(context.started + self.timeout);
-        let read = tokio::time::timeout_at(end, collect(&room, body, limit, expected))
-            .await
-            .map_err(|_| ApiError::slow_body());
+        let reading = collect(&room, body, Lengths { limit, expected, claimed });
+        let read = tokio::select! {
+            read = tokio::time::timeout_at(end, reading) => read.map_err(|_| ApiError::slow_body()).flatten(),
+            () = room.evicted() => Err(ApiError::overloaded(true)),
+        };
         room.stops_waiting();
-        Ok((read??, Some(room)))
+        drop(heard);
+        // The memory of a body that is complete may have been given away just before.
+        if room.is_evicted() { Err(ApiError::overloaded(true)) } else { Ok((read?, Some(room))) }
     }
 }
 
-/// Collects a body of at most `limit` bytes, probably of `expected` bytes.
-async fn collect(room: &Room, mut body: Body, limit: usize, expected: usize) -> Result<Whole, ApiError> {
+/// The lengths of a body, in bytes.
+#[derive(Clone, Copy)]
+struct Lengths {
+    limit: usize,
+    /// The probable length.
+    expected: usize,
+    /// How much memory is reserved already.
+    claimed: usize,
+}
+
+/// Collects a body.
+async fn collect(room: &Room, mut body: Body, lengths: Lengths) -> Result<Whole, ApiError> {
+    let Lengths { limit, expected, claimed } = lengths;
     let mut whole = Zeroizing::new(Vec::new());
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| ApiError::broken_body())?.into_data() else { continue };
@@ -72,10 +113,10 @@ async fn collect(room: &Room, mut body: Body, limit: usize, expected: usize) -> 
             return Err(ApiError::too_large(limit));
         }
         if length > whole.capacity() {
-            // Memory is reserved for bytes that have arrived, not for the announced length. That only ends the growth,
+            // Memory is allocated for bytes that have arrived, not for the announced length. That only ends the growth,
             // so that equal requests take equal memory however their bytes arrive.
             let capacity = length.max((2 * whole.capacity()).min(expected));
-            room.grow(capacity - whole.capacity())?;
+            room.grow(capacity.saturating_sub(whole.capacity().max(claimed)))?;
             // Copies into a new buffer so that the old one is wiped; `Vec::reserve` would not wipe it.
             let mut larger = Zeroizing::new(Vec::with_capacity(capacity));
             larger.extend_from_slice(&whole);

@@ -18,24 +18,31 @@ const BYTES: usize = 16 * 1024 * 1024;
 const TIME: Duration = Duration::from_secs(5);
 
 /// The body of a request. If it is dropped before its end, the rest is read and discarded.
-pub struct Lingering<Seen: FnMut(usize) + Send + 'static> {
+pub struct Lingering<Unread: Send + 'static, Seen: FnMut(usize) + Send + 'static> {
     body: Option<Incoming>,
+    /// Dropped when the body begins to be read.
+    unread: Option<Unread>,
     /// Called with the size of each part that arrives; dropped when the body is complete or no more of it is read.
     arriving: Option<Seen>,
     /// The caller waits for `100 Continue` (`Expect: 100-continue`) and sends no body, so nothing has to be discarded.
     waits: bool,
 }
 
-impl<Seen: FnMut(usize) + Send + 'static> Lingering<Seen> {
-    /// Wraps the body of a request with these headers. The callback that `arriving` returns is called with the size of
-    /// each part that arrives, and is dropped after the last one.
-    pub fn new(body: Incoming, headers: &HeaderMap, arriving: impl FnOnce() -> Seen) -> Self {
-        let arriving = (!body.is_end_stream()).then(arriving);
-        Self { body: Some(body), arriving, waits: headers.contains_key(EXPECT) }
+impl<Unread: Send + 'static, Seen: FnMut(usize) + Send + 'static> Lingering<Unread, Seen> {
+    /// Wraps the body of a request with these headers. Unless it is empty, `arriving` is called. Of what it returns,
+    /// the first is dropped when the body begins to be read, and the callback is called with the size of each part that
+    /// arrives, and dropped after the last one.
+    pub fn new(body: Incoming, headers: &HeaderMap, arriving: impl FnOnce() -> (Unread, Seen)) -> Self {
+        let (unread, arriving) = (!body.is_end_stream()).then(arriving).unzip();
+        Self { body: Some(body), unread, arriving, waits: headers.contains_key(EXPECT) }
     }
 }
 
-impl<Seen: FnMut(usize) + Send + Unpin + 'static> Body for Lingering<Seen> {
+impl<Unread, Seen> Body for Lingering<Unread, Seen>
+where
+    Unread: Send + Unpin + 'static,
+    Seen: FnMut(usize) + Send + Unpin + 'static,
+{
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -46,6 +53,7 @@ impl<Seen: FnMut(usize) + Send + Unpin + 'static> Body for Lingering<Seen> {
         let this = &mut *self;
         // Reading the body makes hyper send `100 Continue`.
         this.waits = false;
+        this.unread = None;
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
         let frame = ready!(Pin::new(&mut *body).poll_frame(context));
         if let (Some(Ok(frame)), Some(seen)) = (&frame, &mut this.arriving) {
@@ -64,7 +72,7 @@ impl<Seen: FnMut(usize) + Send + Unpin + 'static> Body for Lingering<Seen> {
     }
 }
 
-impl<Seen: FnMut(usize) + Send + 'static> Drop for Lingering<Seen> {
+impl<Unread: Send + 'static, Seen: FnMut(usize) + Send + 'static> Drop for Lingering<Unread, Seen> {
     fn drop(&mut self) {
         if let Some(body) = self.body.take().filter(|body| !self.waits && !body.is_end_stream()) {
             let mut arriving = self.arriving.take();

@@ -1,6 +1,8 @@
 //! Processing of every request before and after its route: request id, headers and limits.
 
+mod accounts;
 pub mod body;
+mod claims;
 pub mod fair_queue;
 pub mod headers;
 pub mod linger;
@@ -10,6 +12,7 @@ pub mod owner;
 pub mod rate;
 pub mod response_memory;
 pub mod trace_context;
+pub mod unread;
 pub mod waiting;
 
 use std::net::IpAddr;
@@ -23,6 +26,7 @@ use kms_lib::RecordId;
 
 use self::memory::{Evict, Kept, Room};
 use self::owner::Owner;
+use self::unread::Unread;
 
 /// Maximum length of a request id sent by a caller.
 const REQUEST_ID: usize = 128;
@@ -38,12 +42,14 @@ pub struct Peer {
     pub certificate: Option<Arc<[u8]>>,
     /// The owner that the connection is charged to.
     pub caller: Caller,
+    /// The bodies on this connection that wait for memory.
+    pub unread: Unread,
 }
 
 impl Peer {
     /// A peer without a certificate; `address` is `None` on a Unix socket.
     pub fn at(address: Option<IpAddr>) -> Self {
-        Self { address, certificate: None, caller: Caller::new(Owner::at(address)) }
+        Self { address, certificate: None, caller: Caller::new(Owner::at(address)), unread: Unread::default() }
     }
 }
 

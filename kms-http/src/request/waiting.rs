@@ -6,8 +6,10 @@ use std::time::Instant;
 /// What a reservation waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waits {
-    /// The rest of a request's head, or the end of a delay after which the request is refused. Every other request of
-    /// the same network takes precedence.
+    /// Nothing: what has arrived is being read, and the reservation is not evicted. It keeps its turn.
+    Nothing,
+    /// The rest of a request's head, memory for the rest of the request, or the end of a delay after which it is
+    /// refused. Every other request of the same network takes precedence.
     Head,
     /// The rest of a body, or frames that have arrived and were not read yet.
     Body,
@@ -25,6 +27,7 @@ pub struct Waiting<P> {
 
 /// The waiting reservations of one owner, by their turns: the lowest has waited longest.
 pub struct WaitingList<P> {
+    kept: BTreeMap<u64, Waiting<P>>,
     heads: BTreeMap<u64, Waiting<P>>,
     bodies: BTreeMap<u64, Waiting<P>>,
     responses: BTreeMap<u64, Waiting<P>>,
@@ -32,7 +35,7 @@ pub struct WaitingList<P> {
 
 impl<P> Default for WaitingList<P> {
     fn default() -> Self {
-        Self { heads: BTreeMap::new(), bodies: BTreeMap::new(), responses: BTreeMap::new() }
+        Self { kept: BTreeMap::new(), heads: BTreeMap::new(), bodies: BTreeMap::new(), responses: BTreeMap::new() }
     }
 }
 
@@ -40,6 +43,7 @@ impl<P> WaitingList<P> {
     /// The reservations that wait for `what`, by their turns.
     pub fn of(&self, what: Waits) -> &BTreeMap<u64, Waiting<P>> {
         match what {
+            Waits::Nothing => &self.kept,
             Waits::Head => &self.heads,
             Waits::Body => &self.bodies,
             Waits::Response => &self.responses,
@@ -48,12 +52,13 @@ impl<P> WaitingList<P> {
 
     /// Whether no reservation waits.
     pub fn is_empty(&self) -> bool {
-        self.heads.is_empty() && self.bodies.is_empty() && self.responses.is_empty()
+        self.kept.is_empty() && self.heads.is_empty() && self.bodies.is_empty() && self.responses.is_empty()
     }
 
     /// Adds a reservation at this turn.
     pub fn insert(&mut self, turn: u64, what: Waits, waiting: Waiting<P>) {
         let list = match what {
+            Waits::Nothing => &mut self.kept,
             Waits::Head => &mut self.heads,
             Waits::Body => &mut self.bodies,
             Waits::Response => &mut self.responses,
@@ -63,9 +68,13 @@ impl<P> WaitingList<P> {
 
     /// Removes the reservation at this turn, if there is one.
     pub fn remove(&mut self, turn: u64) -> Option<(Waits, Waiting<P>)> {
-        let head = self.heads.remove(&turn).map(|waiting| (Waits::Head, waiting));
-        let body = || self.bodies.remove(&turn).map(|waiting| (Waits::Body, waiting));
-        head.or_else(body).or_else(|| self.responses.remove(&turn).map(|waiting| (Waits::Response, waiting)))
+        let lists = [
+            (Waits::Nothing, &mut self.kept),
+            (Waits::Head, &mut self.heads),
+            (Waits::Body, &mut self.bodies),
+            (Waits::Response, &mut self.responses),
+        ];
+        lists.into_iter().find_map(|(what, list)| Some((what, list.remove(&turn)?)))
     }
 
     /// The turn and the reservation of the oldest incomplete head, otherwise of whatever has waited longest.

@@ -2,8 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
 use crate::error::ApiError;
@@ -24,12 +26,17 @@ const BESIDE: usize = 128;
 pub struct Activity {
     begun: Instant,
     caller: Caller,
+    /// The owner of what arrives before its caller is known.
+    network: Owner,
     /// Number of requests in process.
     working: AtomicUsize,
     /// Number of request bodies that are still arriving.
     arriving: AtomicUsize,
     /// Number of responses that are being sent.
     sending: AtomicUsize,
+    /// Whether nothing is read from the socket for now, and the task to wake when that changes.
+    is_paused: AtomicBool,
+    reader: AtomicWaker,
     /// Whether the socket accepts no more data for now.
     is_blocked: AtomicBool,
     /// Milliseconds from `begun` to the latest progress.
@@ -45,6 +52,8 @@ pub struct Activity {
 struct Head {
     bytes: usize,
     room: Option<Room>,
+    /// Why the request has no room.
+    refusal: Option<ApiError>,
 }
 
 /// Whether more HTTP/2 frames may be read.
@@ -63,10 +72,13 @@ impl Activity {
     pub fn new(begun: Instant, caller: Caller) -> Self {
         let activity = Self {
             begun,
+            network: caller.get(),
             caller,
             working: AtomicUsize::new(0),
             arriving: AtomicUsize::new(0),
             sending: AtomicUsize::new(0),
+            is_paused: AtomicBool::new(false),
+            reader: AtomicWaker::new(),
             is_blocked: AtomicBool::new(false),
             last: AtomicU64::new(0),
             close: Notify::new(),
@@ -116,6 +128,16 @@ impl Activity {
         self.is_blocked.store(is_blocked, Ordering::Relaxed);
     }
 
+    /// Ready while the socket may be read; otherwise the task is woken later.
+    pub fn poll_unpaused(&self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.is_paused.load(Ordering::SeqCst) {
+            return Poll::Ready(());
+        }
+        self.reader.register(context.waker());
+        // The pause may have ended in between.
+        if self.is_paused.load(Ordering::SeqCst) { Poll::Pending } else { Poll::Ready(()) }
+    }
+
     /// Signals that the connection must close immediately.
     pub fn close(&self) {
         self.close.notify_one();
@@ -142,18 +164,27 @@ impl Activity {
         self.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a part of a head that has arrived in HTTP/1.1. A head of more than [`HEAD`] bytes needs memory.
-    pub fn head_arrives(self: &Arc<Self>, bytes: usize, memory: &Arc<RequestMemory>) -> Result<(), ApiError> {
+    /// Counts a part of a head, and of a body that arrives together with it, in HTTP/1.1. More than [`HEAD`] bytes need
+    /// memory. Without memory, a request whose head is complete is refused, and an incomplete head ends the connection.
+    pub fn head_arrives(self: &Arc<Self>, bytes: usize, memory: &Arc<RequestMemory>) {
         let mut head = self.head();
         head.bytes += bytes;
+        if head.bytes <= HEAD || head.refusal.is_some() {
+            return;
+        }
         // The read buffer and the buffer that the head is moved to may be twice as large.
         let needed = 2 * head.bytes;
-        if head.bytes <= HEAD { Ok(()) } else { self.count(&mut head, needed, memory) }
+        let room = self.room_of(&mut head, Waits::Nothing, memory);
+        // The next request of a caller with large requests waits for memory like its first one, when its head is there.
+        if let Err(refusal) = room.resize_or_move(needed, &self.network) {
+            *head = Head { refusal: Some(refusal), ..Head::default() };
+        }
     }
-    /// Marks the head as complete; its memory now belongs to the request.
-    pub fn head_is_there(&self) -> Option<Room> {
-        let room = std::mem::take(&mut *self.head()).room;
-        room.inspect(Room::stops_waiting)
+    /// Marks the head as complete; its memory now belongs to the request. The error is the reason why there is none.
+    pub fn head_is_there(&self) -> Result<Option<Room>, ApiError> {
+        let Head { room, refusal, .. } = std::mem::take(&mut *self.head());
+        refusal.map_or(Ok(()), Err)?;
+        Ok(room.inspect(Room::stops_waiting))
     }
 
     /// Counts frames that have arrived in HTTP/2. Bytes that are not read immediately need memory.
@@ -182,22 +213,30 @@ impl Activity {
     }
 
     fn count(self: &Arc<Self>, head: &mut Head, bytes: usize, memory: &Arc<RequestMemory>) -> Result<(), ApiError> {
+        self.room_of(head, Waits::Body, memory).resize(bytes)
+    }
+
+    /// The memory of what has arrived. What has just arrived may complete a head, so the memory waits for `what` now.
+    fn room_of<'h>(self: &Arc<Self>, head: &'h mut Head, what: Waits, memory: &Arc<RequestMemory>) -> &'h Room {
         let room = head.room.get_or_insert_with(|| {
             let room = memory.empty(self.owner(), self.evict());
-            room.waits(Waits::Body);
+            room.waits(what);
             room
         });
-        // What has arrived may complete the head.
-        room.waits_now(Waits::Body);
-        room.resize(bytes)
+        room.waits_now(what);
+        room
     }
 
     /// Notes that everything that has arrived was processed. What is left of it, while no request is in process, is a
     /// head whose rest has not arrived.
     pub fn rests(&self) {
-        if let Some(room) = &self.head().room
-            && !self.is_working()
-        {
+        let head = self.head();
+        if self.is_working() {
+            return;
+        }
+        if head.refusal.is_some() {
+            self.close();
+        } else if let Some(room) = &head.room {
             room.waits_now(Waits::Head);
         }
     }
@@ -211,6 +250,25 @@ impl Evict for Closing {
         if let Some(activity) = self.0.upgrade() {
             activity.close();
         }
+    }
+}
+
+/// While this exists, nothing is read from the connection: without that, hyper would read the first part of a body
+/// before there is memory for it.
+pub struct Pause(Arc<Activity>);
+
+impl Pause {
+    /// Pauses reading.
+    pub fn new(activity: &Arc<Activity>) -> Self {
+        activity.is_paused.store(true, Ordering::SeqCst);
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        self.0.is_paused.store(false, Ordering::SeqCst);
+        self.0.reader.wake();
     }
 }
 

@@ -17,13 +17,14 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tower_service::Service;
 
-use super::activity::{Activity, Counted};
+use super::activity::{Activity, Counted, Pause};
 use super::exchange::{Exchange, Streams};
 use crate::api::App;
 use crate::error::ApiError;
 use crate::request::headers::secure;
 use crate::request::linger::Lingering;
 use crate::request::memory::{Evict, REFUSAL, Room, STREAM};
+use crate::request::owner::Owner;
 use crate::request::response_memory::{Taken, guard};
 use crate::request::{Peer, RequestContext, X_REQUEST_ID, host};
 
@@ -119,6 +120,8 @@ fn sent_in_frames(
     if response.body().is_end_stream() {
         exchange.delivered();
     }
+    let own = response.extensions_mut().remove::<Room>();
+    let room = own.or_else(|| room.map(|room| small(room, &response, &exchange)));
     let taken: Taken = Arc::new(move |bytes| {
         exchange.delivered();
         if bytes > 0 {
@@ -127,51 +130,64 @@ fn sent_in_frames(
             activity.frames_are_read(0);
         }
     });
-    let own = response.extensions_mut().remove::<Room>();
-    let Some(room) = own.or_else(|| room.inspect(|room| small(room, &response))) else { return response };
+    let Some(room) = room else { return response };
     guard(response, room, FRAME, taken)
 }
 
-/// Resizes the memory of a request to that of a response that carries no reservation of its own, such as an error.
-fn small(room: &Room, response: &Response) {
-    let bytes = response.body().size_hint().lower().min(SHORT) as usize;
-    if room.resize(REFUSAL + bytes).is_err() {
-        let _ = room.grow_beyond_share(REFUSAL + bytes - room.bytes());
+/// Resizes the memory of a request to that of a response that carries no reservation of its own, such as an error. If a
+/// request that lost its memory has not even that much, its stream is reset.
+fn small(room: Room, response: &Response, exchange: &Exchange) -> Room {
+    let bytes = REFUSAL + response.body().size_hint().lower().min(SHORT) as usize;
+    let is_evicted = room.is_evicted();
+    let room = if is_evicted { room.renewed() } else { room };
+    let resized = room.resize(bytes).or_else(|_| room.grow_beyond_share(bytes.saturating_sub(room.bytes())));
+    if is_evicted && resized.is_err() {
+        exchange.evict();
     }
+    room
 }
 
 impl Handler {
     /// Reserves memory for a request: in HTTP/2 for every request, in HTTP/1.1 only for a large head. If none is left,
     /// the request is refused. The refusal needs a little memory too; if even that is missing, the stream is reset.
+    ///
+    /// If the caller of the connection has no memory left, its network is charged: the request then waits for memory of
+    /// its caller like the first one of a connection.
     fn room(&self, request: &Request<Incoming>, context: &RequestContext) -> (Option<Room>, Result<(), ApiError>) {
         let owner = self.app.auth.charged(request.headers(), &self.peer);
         if self.streams.is_none() {
-            let room = self.activity.head_is_there();
+            let room = match self.activity.head_is_there() {
+                Ok(room) => room,
+                Err(refusal) => return (None, Err(refusal)),
+            };
             let moved = room.as_ref().map_or(Ok(()), |room| room.move_to(&owner));
-            return (room, moved);
+            return (room, if owner.is_known() { Ok(()) } else { moved });
         }
         let head =
             request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER).sum::<usize>();
         let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
         self.activity.frames_are_read(head + target);
         let room = self.app.bodies.memory.empty(owner, Arc::clone(&context.evict));
-        let admitted = room.grow(STREAM + head + target);
+        let admitted = room.resize_or_move(STREAM + head + target, &Owner::at(self.peer.address));
         if admitted.is_err() && room.grow_beyond_share(REFUSAL).is_err() {
             context.evict.evict();
         }
         (Some(room), admitted)
     }
 
-    /// Returns the callback that counts the parts of an arriving body.
-    fn arriving(&self) -> impl FnMut(usize) + Send + Unpin + 'static {
+    /// Pauses reading from the connection in HTTP/1.1 until the body of the request is read, and returns the callback
+    /// that counts the parts of the body.
+    fn arriving(&self) -> (Option<Pause>, impl FnMut(usize) + Send + Unpin + 'static) {
         let (arriving, activity) = (Counted::body(&self.activity), Arc::clone(&self.activity));
         let is_http2 = self.streams.is_some();
-        move |bytes| {
+        let pause = (!is_http2).then(|| Pause::new(&self.activity));
+        let seen = move |bytes| {
             arriving.go_on(bytes);
             if is_http2 {
                 activity.frames_are_read(bytes);
             }
-        }
+        };
+        (pause, seen)
     }
 }
 

@@ -32,6 +32,7 @@ use tokio::task::JoinSet;
 
 use crate::api::{self, App};
 use crate::request::Peer;
+use crate::request::unread::STREAM_WINDOW;
 use crate::settings::Http;
 use crate::tls::TlsServer;
 use activity::Activity;
@@ -47,7 +48,7 @@ const HEADERS: usize = 100;
 /// Maximum number of concurrent requests on an HTTP/2 connection.
 const STREAMS: u32 = 128;
 /// HTTP/2 flow control windows in bytes: of a stream, and of a connection.
-const WINDOWS: (u32, u32) = (64 * 1024, 256 * 1024);
+const WINDOWS: (u32, u32) = (STREAM_WINDOW as u32, 256 * 1024);
 /// How often a connection that is closing is checked for activity.
 const LOOK: Duration = Duration::from_millis(250);
 

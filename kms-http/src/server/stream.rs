@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
+use zeroize::Zeroize;
 
 use super::activity::{Activity, Frames};
 use crate::request::memory::RequestMemory;
@@ -20,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(25);
 /// Maximum number of bytes read ahead while a request is in process, to detect the end of the stream.
 const AHEAD: usize = 512;
+/// Maximum number of bytes read at a time while a head is expected, so that little of a body arrives together with it,
+/// before there is memory for the body.
+const WITH_HEAD: usize = 4 * 1024;
 
 /// A connection's socket with progress and memory accounting.
 pub struct Stream<S> {
@@ -68,8 +72,8 @@ impl<S> Stream<S> {
         if !self.activity.is_idle() || self.activity.is_arriving() {
             return Ok(());
         }
-        let counted = self.activity.head_arrives(bytes, &self.memory);
-        counted.map_err(|_| io::Error::other("no memory is left for a large request head"))
+        self.activity.head_arrives(bytes, &self.memory);
+        Ok(())
     }
 
     /// Counts frames that have arrived; with 0 bytes, checks again whether more may be read.
@@ -94,13 +98,18 @@ impl<S> Stream<S> {
 }
 
 impl<S: AsyncRead + Unpin> Stream<S> {
-    /// Reads at most [`AHEAD`] bytes; whatever else follows a request in process stays in the socket.
-    fn poll_read_ahead(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut ahead = [0; AHEAD];
-        let most = buffer.remaining().min(AHEAD);
-        let mut little = ReadBuf::new(&mut ahead[..most]);
+    /// Reads at most `MOST` bytes; whatever else has arrived stays in the socket.
+    fn poll_read_part<const MOST: usize>(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut part = [0; MOST];
+        let most = buffer.remaining().min(MOST);
+        let mut little = ReadBuf::new(&mut part[..most]);
         ready!(Pin::new(&mut self.inner).poll_read(context, &mut little))?;
         buffer.put_slice(little.filled());
+        little.filled_mut().zeroize();
         Poll::Ready(Ok(()))
     }
 }
@@ -113,11 +122,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         ready!(this.poll_room(context))?;
+        ready!(this.activity.poll_unpaused(context));
         let before = buffer.filled().len();
-        let is_ahead = !this.is_http2 && this.activity.is_working() && !this.activity.is_arriving();
-        match is_ahead {
-            true => ready!(this.poll_read_ahead(context, buffer))?,
-            false => ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?,
+        match (this.activity.is_arriving(), this.activity.is_working()) {
+            _ if this.is_http2 => ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?,
+            (true, _) => ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?,
+            (false, true) => ready!(this.poll_read_part::<AHEAD>(context, buffer))?,
+            (false, false) => ready!(this.poll_read_part::<WITH_HEAD>(context, buffer))?,
         }
         let bytes = buffer.filled().len() - before;
         if bytes > 0 {

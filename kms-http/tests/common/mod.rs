@@ -150,7 +150,8 @@ pub struct Client {
     pub http: reqwest::Client,
     /// The base URL of the service.
     pub url: String,
-    token: Option<String>,
+    /// The token that requests carry.
+    pub token: Option<String>,
 }
 
 /// A response that was read completely.

@@ -1,6 +1,9 @@
 //! Unit tests of `src/request/memory.rs`.
 
+use super::super::accounts::OWN_PATIENCE;
 use super::*;
+use futures_util::FutureExt;
+use std::sync::atomic::AtomicUsize;
 
 const MIB: usize = 1024 * 1024;
 
@@ -255,4 +258,87 @@ fn an_evicted_call_leaves_the_turn_to_exceed_the_share_to_the_next() {
     drop((large, next));
     assert_eq!(memory.free(), 1_000);
     assert!(memory.state().held.is_empty());
+}
+
+fn in_an_hour() -> Instant {
+    Instant::now() + Duration::from_secs(3_600)
+}
+
+/// Each of several requests has room, but not all of them at once.
+#[tokio::test]
+async fn requests_wait_for_memory_and_owners_take_turns() {
+    let memory = Arc::new(RequestMemory::new(20 * MIB));
+    let mut held = vec![take(&memory, principal("a"), 10 * MIB).expect("room")];
+    let empty: Vec<Room> = ["a", "a", "b", "c"].map(|name| memory.empty(principal(name), Arc::new(Kept))).into();
+    let claim = |n: usize, name: &str, more| {
+        Box::pin({
+            let (room, owner) = (empty[n].clone(), principal(name));
+            async move { room.claim_for_body(&owner, more, in_an_hour()).await }
+        })
+    };
+    let (mut first, mut second) = (claim(0, "a", 6 * MIB), claim(1, "a", MIB));
+    assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
+    // Another owner has memory although they wait, and so has a small request of their own.
+    claim(2, "b", 2 * MIB).now_or_never().expect("at once").expect("room");
+    claim(3, "c", 1_000).now_or_never().expect("at once").expect("room");
+    held.clear();
+    assert!(second.as_mut().now_or_never().is_none(), "they keep their order");
+    first.await.expect("room");
+    second.await.expect("room");
+    assert_eq!(empty.iter().map(Room::bytes).collect::<Vec<_>>(), [6 * MIB, MIB, 2 * MIB, 1_000]);
+    drop(empty);
+    assert_eq!(memory.free(), 20 * MIB);
+    let state = memory.state();
+    assert!(state.held.is_empty() && state.claims.idle == 0);
+}
+
+#[tokio::test]
+async fn a_request_that_found_no_memory_until_its_end_is_refused() {
+    let memory = Arc::new(RequestMemory::new(MIB));
+    let _held = take(&memory, principal("a"), MIB / 2).expect("room");
+    let own = memory.empty(principal("a"), Arc::new(Kept));
+    let refused = own.claim_for_body(&principal("a"), 1_000, Instant::now()).await.expect_err("no room");
+    assert_eq!(refused.code, "CallerOverloaded");
+    // A request whose caller is gone leaves the others their turn.
+    let rooms = [(); 2].map(|()| memory.empty(principal("a"), Arc::new(Kept)));
+    let (a, large) = (principal("a"), 200_000);
+    let mut gone = Box::pin(rooms[0].claim_for_body(&a, large, in_an_hour()));
+    let mut next = Box::pin(rooms[1].claim_for_body(&a, large, in_an_hour()));
+    assert!(gone.as_mut().now_or_never().is_none() && next.as_mut().now_or_never().is_none());
+    drop(_held);
+    drop(gone);
+    next.await.expect("room");
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_memory_hears_of_its_eviction() {
+    let memory = Arc::new(RequestMemory::new(MIB));
+    let _held = take(&memory, principal("a"), MIB / 2).expect("room");
+    let ended = Arc::<Ended>::default();
+    let heads: Vec<Room> =
+        (0..40).map_while(|_| memory.room(network(1), 60_000, Arc::<Ended>::clone(&ended)).ok()).collect();
+    let a = principal("a");
+    let mut waiting: Vec<_> =
+        heads.iter().map(|head| Box::pin(head.claim_for_body(&a, 100_000, in_an_hour()))).collect();
+    assert!(waiting.iter_mut().all(|one| one.as_mut().now_or_never().is_none()));
+    drop(take(&memory, network(1), 60_000).expect("other requests of the network take precedence"));
+    let told: Vec<_> = waiting.iter_mut().filter_map(|one| one.as_mut().now_or_never()).collect();
+    assert!(told.len() == 1 && told[0].as_ref().is_err_and(|error| error.code == "CallerOverloaded"));
+    assert_eq!(ended.0.load(Ordering::Relaxed), 0, "it can still be answered");
+}
+
+/// Requests that hold memory while they wait for more never wait for each other for long.
+#[tokio::test]
+async fn of_requests_that_would_wait_for_each_other_one_is_refused() {
+    let memory = Arc::new(RequestMemory::new(8 * MIB));
+    let bodies = ["a", "b"].map(|name| take(&memory, principal(name), 2 * MIB).expect("room"));
+    let answered = bodies.each_ref().map(|body| async move {
+        let claimed = body.claim_for_response(4 * MIB, in_an_hour()).await;
+        // The response is sent.
+        let _ = body.resize(0);
+        claimed
+    });
+    let [a, b] = answered;
+    let (a, b) = tokio::join!(a, b);
+    assert!(a.is_ok() != b.is_ok(), "{a:?} {b:?}");
 }

@@ -86,7 +86,8 @@ pub(super) fn each<T: Item>(call: Call) -> Pin<Box<dyn Future<Output = Reply> + 
             items.iter().map(|item| T::read(item.as_ref().map_err(Clone::clone)?, encoding)).collect();
         let most = |input: &Result<T::Input<'_>, ApiError>| input.as_ref().map_or(FAILED, T::most);
         let failed = if is_batch { FAILED } else { 0 };
-        call.reserve_response(inputs.iter().map(|input| most(input).max(failed)).sum::<usize>() + AROUND)?;
+        let response = inputs.iter().map(|input| most(input).max(failed)).sum::<usize>() + AROUND;
+        call.reserve_response(response).await?;
         let understood: Vec<&T::Input<'_>> = inputs.iter().flatten().collect();
         let done = if understood.is_empty() { Vec::new() } else { T::work(&call.session, &understood).await? };
         let mut done = done.into_iter();
