@@ -213,6 +213,16 @@ class Store:
         [(raw,)] = self.query("SELECT tallies FROM audit_head")
         return counters(raw)
 
+    def indexes(self) -> tuple[int, set[tuple[str, int]], set[tuple[str, int]]]:
+        """The number of records that the indexes of the log have, and their rows by key and by actor."""
+        [(indexed,)] = self.query("SELECT indexed FROM audit_head")
+        keys = self.query("SELECT key_id, seq FROM audit_keys")
+        return (
+            indexed,
+            {(str(UUID(bytes=key)), seq) for key, seq in keys},
+            set(self.query("SELECT actor, seq FROM audit_actors")),
+        )
+
     def imported_logs(self) -> dict[str, list[bytes]]:
         """The rows of every imported log as they are stored, in their order."""
         logs: dict[str, list[bytes]] = {}

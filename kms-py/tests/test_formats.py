@@ -7,6 +7,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from cryptography.exceptions import InvalidTag
@@ -45,6 +46,32 @@ def as_exported(record: AuditRecord) -> dict[str, Any]:
         "seq": record.seq,
         "status": record.status,
     }
+
+
+def test_counters_in_the_head_and_indexes_of_the_log(tmp_path: Path) -> None:
+    file = tmp_path / "kms.db"
+    with Kms.open(f"sqlite:{file}", root_key=ROOT_KEY) as kms:
+        alice = kms.session("alice", "admin")
+        key = alice.create_key("users").id
+        for _ in range(150):
+            alice.encrypt("users", b"x")
+        records = alice.list_audit(oldest_first=True, limit=1_000).items
+
+    store = Store(file, ROOT_KEY)
+    hours, versions = store.tallies()
+    assert sum(count for (_, *counted), count in hours.items() if counted == ["ENCRYPT", "SUCCESS"]) == 150
+    last = [record.timestamp for record in records if record.action == "ENCRYPT"][-1]
+    used = (last - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    assert {hour for hour, *_ in hours} <= {used // 3_600_000_000, used // 3_600_000_000 - 1}
+    encryptions, used_at = versions[UUID(key), 1]
+    assert encryptions == 150
+    assert abs(used_at - used) < 60_000_000, "the time of a use is within a minute of its record"
+    indexed, keys, actors = store.indexes()
+    assert 128 <= indexed <= len(records)
+    with_index = [record for record in records if record.seq <= indexed]
+    assert keys == {(str(record.key_id), record.seq) for record in with_index if record.key_id}
+    assert actors == {(record.actor, record.seq) for record in with_index}
+    store.close()
 
 
 def test_a_reader_made_from_the_documentation_reads_a_store(tmp_path: Path) -> None:
