@@ -4,6 +4,7 @@
 //! brought up to the store's revision before a denial, a not-found or a description is returned, and by the ledger,
 //! under the head lock, before anything is committed.
 
+mod checking;
 mod description;
 mod material;
 mod overlay;
@@ -28,6 +29,8 @@ pub use snapshot::{Snapshot, Trust};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use refresh::Delta;
+
 use crate::audit::checkpoint;
 use crate::envelope::{Envelope, RowSet, Seals, row};
 use crate::lifecycle::NewQuarantined;
@@ -40,6 +43,14 @@ use crate::types::root_key::ServiceKeyKind;
 
 /// The number of replacements of the integrity key that one refresh follows.
 const CATCH_UPS: usize = 3;
+
+/// What a refresh has read.
+enum Loaded {
+    /// All rows, and whether any of them says that material is erased.
+    All(Box<Snapshot>, bool),
+    /// The rows that changed.
+    Changes(Delta),
+}
 
 /// The snapshot, with the state needed to keep it up to date.
 pub struct Catalog {
@@ -139,15 +150,33 @@ impl Catalog {
             if secrets::newest(connection, ServiceKeyKind::Integrity).await? != Some(seals.number()) {
                 return Ok(false);
             }
-            let delta = refresh::read(connection, &seals, known).await?;
-            if delta.has_erased() {
-                self.erased.store(true, Ordering::Release);
-            }
+            let loaded = match known {
+                0 => {
+                    let (all, has_erased) = refresh::read_all(connection, &seals, head.revision).await?;
+                    Loaded::All(Box::new(all), has_erased)
+                }
+                _ => Loaded::Changes(Delta::read(connection, &seals, known).await?),
+            };
             let mut snapshot = self.snapshot_mut();
             if self.seals().number() != seals.number() {
                 return Ok(false);
             }
-            delta.apply(&mut snapshot, head.revision, &seals);
+            let has_erased = match loaded {
+                // Meanwhile, another task has loaded the snapshot.
+                Loaded::All(..) if snapshot.revision() > 0 => return Ok(snapshot.revision() >= head.revision),
+                Loaded::All(all, has_erased) => {
+                    *snapshot = *all;
+                    has_erased
+                }
+                Loaded::Changes(delta) => {
+                    let has_erased = delta.has_erased();
+                    delta.apply(&mut snapshot, head.revision, &seals);
+                    has_erased
+                }
+            };
+            if has_erased {
+                self.erased.store(true, Ordering::Release);
+            }
             self.settle_seals(&snapshot);
             self.envelope.set_generations(snapshot.root_keys().cloned().collect());
             if snapshot.revision() == head.revision

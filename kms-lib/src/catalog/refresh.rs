@@ -1,163 +1,168 @@
-//! Reads the rows that changed since a revision, and checks their seals.
+//! Reads the rows that changed since a revision, or all rows, and checks their seals.
 
 use std::sync::Arc;
 
-use tokio::task::JoinHandle;
-
-use super::material::run_blocking;
+use super::checking::{CatalogRow, Checking};
 use super::snapshot::{Folded, Snapshot};
-use crate::envelope::{RowSet, Seals, row};
+use crate::envelope::{Seals, row};
 use crate::storage::Connection;
-use crate::storage::tables::entities;
-use crate::storage::tables::sealed::Sealed;
-use crate::storage::tables::{root_keys, secrets};
+use crate::storage::tables::{entities, root_keys, secrets};
 use crate::types::credential::Credential;
-use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::error::Result;
 use crate::types::grant::Grant;
 use crate::types::ids::CredentialId;
 use crate::types::key::{Key, KeyVersion, VersionState};
 use crate::types::quarantine::Quarantined;
 use crate::types::root_key::{RootKeyGeneration, ServiceKey, ServiceKeyState};
 
-/// Number of rows per thread. Up to this number, rows are checked on the thread that reads them.
-const CHUNK: usize = 2_048;
+/// Rows of one table with good seals.
+enum Rows {
+    Quarantined(Vec<Folded<Quarantined>>),
+    RootKeys(Vec<Folded<RootKeyGeneration>>),
+    ServiceKeys(Vec<Folded<ServiceKey>>),
+    Keys(Vec<Folded<Key>>),
+    Versions(Vec<Folded<KeyVersion>>),
+    Grants(Vec<Folded<Grant>>),
+    Credentials(Vec<Folded<Credential>>),
+}
 
-/// Rows with good seals, in pieces, so that their memory is freed while they are applied.
-type Chunks<T> = Vec<Vec<Folded<T>>>;
+/// The function that receives the rows with good seals, in the order in which they must be applied.
+type EachRows<'c> = dyn FnMut(Rows) + Send + 'c;
 
 /// The rows that changed since a revision, with good seals.
-pub(super) struct Delta {
-    /// Whether these are all rows.
-    is_first: bool,
-    quarantined: Chunks<Quarantined>,
-    root_keys: Chunks<RootKeyGeneration>,
-    service_keys: Chunks<ServiceKey>,
-    keys: Chunks<Key>,
-    versions: Chunks<KeyVersion>,
-    grants: Chunks<Grant>,
-    credentials: Chunks<Credential>,
-}
-
-/// Reads the rows that changed after `known`. A row without a good seal is skipped: if it replaces a genuine row, the
-/// row commitment does not match; if it is an extra row, it is not used.
-pub(super) async fn read(connection: &mut dyn Connection, seals: &Arc<Seals>, known: u64) -> Result<Delta> {
-    // The first read is of all rows, including those with a revision that no record has.
-    let known = Some(known).filter(|known| *known > 0);
-    // Rows are checked on all cores while the next ones are read.
-    let quarantined = entities::quarantined_since(connection, known).await?;
-    let quarantined =
-        Checking::start(quarantined, |row| (Ok(row::quarantined(row)), row.revision), seals, "quarantine");
-    let root_keys = root_keys::since(connection, known).await?;
-    let root_keys = Checking::start(root_keys, |row| (Ok(row::root_key(row)), row.revision), seals, "root_keys");
-    let service_keys = secrets::since(connection, known).await?;
-    let service_keys =
-        Checking::start(service_keys, |row| (Ok(row::service_key(row)), row.revision), seals, "service_keys");
-    let mut keys = Checking::new(|row| (Ok(row::key(row)), row.revision), seals, "keys");
-    entities::each_key_since(connection, known, &mut |row| keys.push(row)).await?;
-    let mut versions = Checking::new(|row| (Ok(row::version(row)), row.revision), seals, "key_versions");
-    entities::each_version_since(connection, known, &mut |row| versions.push(row)).await?;
-    let mut grants = Checking::new(|row| (row::grant(row), row.revision), seals, "grants");
-    entities::each_grant_since(connection, known, &mut |row| grants.push(row)).await?;
-    let mut credentials = Checking::new(|row| (Ok(row::credential(row)), row.revision), seals, "credentials");
-    entities::each_credential_since(connection, known, &mut |row| credentials.push(row)).await?;
-    Ok(Delta {
-        is_first: known.is_none(),
-        quarantined: quarantined.finish().await?,
-        root_keys: root_keys.finish().await?,
-        service_keys: service_keys.finish().await?,
-        keys: keys.finish().await?,
-        versions: versions.finish().await?,
-        grants: grants.finish().await?,
-        credentials: credentials.finish().await?,
-    })
-}
-
-/// A function that returns the bytes of a row and its revision.
-type Describe<T> = fn(&T) -> (Result<Vec<u8>>, u64);
-
-/// Rows of one table whose seals are being checked.
-struct Checking<T> {
-    describe: Describe<T>,
-    seals: Arc<Seals>,
-    table: &'static str,
-    waiting: Vec<Sealed<T>>,
-    chunks: Vec<JoinHandle<Result<Vec<Folded<T>>>>>,
-}
-
-impl<T: Send + 'static> Checking<T> {
-    fn new(describe: Describe<T>, seals: &Arc<Seals>, table: &'static str) -> Self {
-        Self { describe, seals: Arc::clone(seals), table, waiting: Vec::new(), chunks: Vec::new() }
-    }
-
-    fn start(rows: Vec<Sealed<T>>, describe: Describe<T>, seals: &Arc<Seals>, table: &'static str) -> Self {
-        let mut checking = Self::new(describe, seals, table);
-        rows.into_iter().for_each(|row| checking.push(row));
-        checking
-    }
-
-    fn push(&mut self, row: Sealed<T>) {
-        self.waiting.push(row);
-        if self.waiting.len() == CHUNK {
-            let (describe, seals, table) = (self.describe, Arc::clone(&self.seals), self.table);
-            let chunk = std::mem::take(&mut self.waiting);
-            self.chunks.push(tokio::spawn(run_blocking(move || Ok(check(chunk, describe, &seals, table)))));
-        }
-    }
-
-    /// Returns the rows with good seals, chunk by chunk.
-    async fn finish(self) -> Result<Chunks<T>> {
-        let mut good = Vec::with_capacity(self.chunks.len() + 1);
-        for chunk in self.chunks {
-            let ended = || Error::new(ErrorCode::Internal, "the check of the rows ended unexpectedly");
-            good.push(chunk.await.unwrap_or_else(|_| Err(ended()))?);
-        }
-        good.push(check(self.waiting, self.describe, &self.seals, self.table));
-        Ok(good)
-    }
-}
-
-fn check<T>(rows: Vec<Sealed<T>>, describe: Describe<T>, seals: &Seals, table: &str) -> Vec<Folded<T>> {
-    let folded = |row: &T, seal: &[u8]| {
-        let (bytes, revision) = describe(row);
-        let bytes = bytes.ok().filter(|bytes| seals.is_row_sealed(bytes, seal, revision))?;
-        Some(RowSet::of(seals, &bytes))
-    };
-    let mut good = Vec::with_capacity(rows.len());
-    for sealed in rows {
-        match sealed.row.ok().and_then(|row| folded(&row, &sealed.seal).map(|fold| Folded { row, fold })) {
-            Some(row) => good.push(row),
-            None => {
-                let id = sealed.id.map(uuid::Uuid::from_bytes);
-                tracing::error!(table, ?id, "a row has no valid seal and is not used");
-            }
-        }
-    }
-    good
-}
+pub(super) struct Delta(Vec<Rows>);
 
 impl Delta {
+    /// Reads the rows that changed after `known`.
+    pub(super) async fn read(connection: &mut dyn Connection, seals: &Arc<Seals>, known: u64) -> Result<Self> {
+        let mut rows = Vec::new();
+        read(connection, seals, Some(known), &mut |good| rows.push(good)).await?;
+        Ok(Self(rows))
+    }
+
     /// Whether material is erased, or wrappings are because a generation of the root key was retired or a key of the
     /// service was replaced.
     pub(super) fn has_erased(&self) -> bool {
-        self.versions.iter().flatten().any(|version| version.row.state == VersionState::Destroyed)
-            || self.keys.iter().flatten().any(|key| key.row.is_erased())
-            || self.root_keys.iter().flatten().any(|root| !root.row.is_active())
-            || self.service_keys.iter().flatten().any(|key| key.row.state == ServiceKeyState::Replaced)
+        self.0.iter().any(Rows::has_erased)
     }
 
-    /// Applies the rows to the snapshot and advances it to `revision`. The quarantine comes first, because it decides
-    /// which rows are ignored.
+    /// Applies the rows to the snapshot and advances it to `revision`.
     pub(super) fn apply(self, snapshot: &mut Snapshot, revision: u64, seals: &Seals) {
-        self.quarantined.into_iter().flatten().for_each(|entry| snapshot.put_quarantined(entry.row, seals));
-        self.root_keys.into_iter().flatten().for_each(|root| snapshot.put_root_key(root.row, seals));
-        self.service_keys.into_iter().flatten().for_each(|key| snapshot.put_service_key(key.row, seals));
-        self.keys.into_iter().flatten().for_each(|key| snapshot.put_key(key, seals));
-        self.versions.into_iter().flatten().for_each(|version| snapshot.put_version(version, seals));
-        self.grants.into_iter().flatten().for_each(|grant| snapshot.put_grant(grant, seals));
-        let oldest = self.credentials.iter().flatten().filter(|credential| credential.row.removal.is_some());
-        let oldest: Vec<CredentialId> = oldest.map(|credential| credential.row.id).collect();
-        self.credentials.into_iter().flatten().for_each(|credential| snapshot.put_credential(credential, seals));
-        oldest.into_iter().for_each(|id| snapshot.note_oldest(id, self.is_first, seals));
+        let mut oldest = Vec::new();
+        self.0.into_iter().for_each(|rows| rows.apply(snapshot, seals, &mut oldest));
+        oldest.into_iter().for_each(|id| snapshot.note_oldest(id, false, seals));
         snapshot.advance(revision);
+    }
+}
+
+/// Reads all rows, including those with a revision that no record has, into a new snapshot of `revision`. Returns it
+/// with the answer to [`Delta::has_erased`]. The rows are applied while the next ones are read, so that none of them is
+/// in memory twice.
+pub(super) async fn read_all(
+    connection: &mut dyn Connection,
+    seals: &Arc<Seals>,
+    revision: u64,
+) -> Result<(Snapshot, bool)> {
+    let (mut snapshot, mut has_erased, mut oldest) = (Snapshot::default(), false, Vec::new());
+    let mut apply = |rows: Rows| {
+        has_erased |= rows.has_erased();
+        rows.apply(&mut snapshot, seals, &mut oldest);
+    };
+    read(connection, seals, None, &mut apply).await?;
+    oldest.into_iter().for_each(|id| snapshot.note_oldest(id, true, seals));
+    snapshot.advance(revision);
+    Ok((snapshot, has_erased))
+}
+
+/// Reads the rows that changed after `known`, or all rows. A row without a good seal is skipped: if it replaces a
+/// genuine row, the row commitment does not match; if it is an extra row, it is not used.
+///
+/// The quarantine comes first, because it decides which rows are ignored.
+async fn read(
+    connection: &mut dyn Connection,
+    seals: &Arc<Seals>,
+    known: Option<u64>,
+    each: &mut EachRows<'_>,
+) -> Result<()> {
+    let mut hand_on = |rows| each(Rows::Quarantined(rows));
+    let mut checking = Checking::new(seals, &mut hand_on);
+    entities::quarantined_since(connection, known).await?.into_iter().for_each(|row| checking.push(row));
+    checking.finish().await?;
+    let mut hand_on = |rows| each(Rows::RootKeys(rows));
+    let mut checking = Checking::new(seals, &mut hand_on);
+    root_keys::since(connection, known).await?.into_iter().for_each(|row| checking.push(row));
+    checking.finish().await?;
+    let mut hand_on = |rows| each(Rows::ServiceKeys(rows));
+    let mut checking = Checking::new(seals, &mut hand_on);
+    secrets::since(connection, known).await?.into_iter().for_each(|row| checking.push(row));
+    checking.finish().await?;
+    let mut hand_on = |rows| each(Rows::Keys(rows));
+    let mut checking = Checking::new(seals, &mut hand_on);
+    entities::each_key_since(connection, known, &mut |row| checking.push(row)).await?;
+    checking.finish().await?;
+    let mut hand_on = |rows| each(Rows::Versions(rows));
+    let mut checking = Checking::new(seals, &mut hand_on);
+    entities::each_version_since(connection, known, &mut |row| checking.push(row)).await?;
+    checking.finish().await?;
+    let mut hand_on = |rows| each(Rows::Grants(rows));
+    let mut checking = Checking::new(seals, &mut hand_on);
+    entities::each_grant_since(connection, known, &mut |row| checking.push(row)).await?;
+    checking.finish().await?;
+    let mut hand_on = |rows| each(Rows::Credentials(rows));
+    let mut checking = Checking::new(seals, &mut hand_on);
+    entities::each_credential_since(connection, known, &mut |row| checking.push(row)).await?;
+    checking.finish().await
+}
+
+/// Says how the bytes of a row are made, and of which table it is.
+macro_rules! catalog_row {
+    ($row:ty, $table:literal, $bytes:expr) => {
+        impl CatalogRow for $row {
+            const TABLE: &'static str = $table;
+            fn bytes(&self) -> Result<Vec<u8>> {
+                $bytes(self)
+            }
+            fn revision(&self) -> u64 {
+                self.revision
+            }
+        }
+    };
+}
+
+catalog_row!(Quarantined, "quarantine", |entry| Ok(row::quarantined(entry)));
+catalog_row!(RootKeyGeneration, "root_keys", |root| Ok(row::root_key(root)));
+catalog_row!(ServiceKey, "service_keys", |key| Ok(row::service_key(key)));
+catalog_row!(Key, "keys", |key| Ok(row::key(key)));
+catalog_row!(KeyVersion, "key_versions", |version| Ok(row::version(version)));
+catalog_row!(Grant, "grants", row::grant);
+catalog_row!(Credential, "credentials", |credential| Ok(row::credential(credential)));
+
+impl Rows {
+    fn has_erased(&self) -> bool {
+        match self {
+            Self::Keys(keys) => keys.iter().any(|key| key.row.is_erased()),
+            Self::Versions(versions) => versions.iter().any(|version| version.row.state == VersionState::Destroyed),
+            Self::RootKeys(roots) => roots.iter().any(|root| !root.row.is_active()),
+            Self::ServiceKeys(keys) => keys.iter().any(|key| key.row.state == ServiceKeyState::Replaced),
+            Self::Quarantined(_) | Self::Grants(_) | Self::Credentials(_) => false,
+        }
+    }
+
+    /// Applies the rows. Adds the credentials before which others are removed to `oldest`, for
+    /// [`Snapshot::note_oldest`] once all rows are applied.
+    fn apply(self, snapshot: &mut Snapshot, seals: &Seals, oldest: &mut Vec<CredentialId>) {
+        match self {
+            Self::Quarantined(rows) => rows.into_iter().for_each(|entry| snapshot.put_quarantined(entry.row, seals)),
+            Self::RootKeys(rows) => rows.into_iter().for_each(|root| snapshot.put_root_key(root.row, seals)),
+            Self::ServiceKeys(rows) => rows.into_iter().for_each(|key| snapshot.put_service_key(key.row, seals)),
+            Self::Keys(rows) => rows.into_iter().for_each(|key| snapshot.put_key(key, seals)),
+            Self::Versions(rows) => rows.into_iter().for_each(|version| snapshot.put_version(version, seals)),
+            Self::Grants(rows) => rows.into_iter().for_each(|grant| snapshot.put_grant(grant, seals)),
+            Self::Credentials(rows) => {
+                let ends = rows.iter().filter(|credential| credential.row.removal.is_some());
+                oldest.extend(ends.map(|credential| credential.row.id));
+                rows.into_iter().for_each(|credential| snapshot.put_credential(credential, seals));
+            }
+        }
     }
 }

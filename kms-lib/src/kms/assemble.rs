@@ -2,11 +2,12 @@
 //! the service, and records what the operator acknowledged on opening.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{head, high_water, quarantine};
 use crate::audit::record::{Body, record_hash};
-use crate::catalog::{Catalog, LOADING, MaterialCache, PublicKeys, Trust, load_seals};
+use crate::catalog::{Catalog, LOADING, MaterialCache, PublicKeys, Trust, load_seals, run_blocking};
 use crate::config::Config;
 use crate::crypto::provider::Provider;
 use crate::envelope::{Envelope, RootKeySource, Seals};
@@ -227,13 +228,40 @@ async fn start(
     Ok((Arc::new(shared), altered))
 }
 
+/// Tells the thread that loads the catalog that nobody waits for it any longer.
+#[derive(Default)]
+struct GivenUp(Arc<AtomicBool>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Loads the catalog from one state of the store. Returns false if another process has replaced the integrity key.
+async fn load_on(catalog: Arc<Catalog>, store: Arc<dyn Store>, given_up: Arc<AtomicBool>) -> Result<bool> {
+    let mut loader = store.loader(given_up).await?;
+    loader.begin_read().await?;
+    let loaded = catalog.refresh(loader.as_mut()).await;
+    let ended = loader.rollback().await;
+    let is_loaded = loaded?;
+    ended?;
+    loader.close().await?;
+    Ok(is_loaded)
+}
+
 /// Loads all keys, grants, credentials and other rows into the catalog.
-async fn load(catalog: &Catalog, store: &Arc<dyn Store>) -> Result<()> {
-    let mut reader = store.reader().await?;
-    reader.begin_read().await?;
-    let loaded = catalog.refresh(reader.as_mut()).await;
-    reader.rollback().await?;
-    if loaded? {
+async fn load(catalog: &Arc<Catalog>, store: &Arc<dyn Store>) -> Result<()> {
+    // Set when this future ends or is dropped.
+    let given_up = GivenUp::default();
+    let work = load_on(Arc::clone(catalog), Arc::clone(store), Arc::clone(&given_up.0));
+    let is_loaded = if store.blocks_thread() {
+        let runtime = tokio::runtime::Handle::current();
+        run_blocking(move || runtime.block_on(work)).await?
+    } else {
+        work.await?
+    };
+    if is_loaded {
         return Ok(());
     }
     let text = "another process replaced the integrity key while the store was being opened";

@@ -33,6 +33,8 @@ pub use url::Url;
 use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::types::error::Result;
 use dialect::Dialect;
@@ -115,13 +117,18 @@ pub trait Store: Send + Sync {
     fn long_reader(&self) -> StoreFuture<'_, Box<dyn Connection>> {
         self.reader()
     }
+    /// Like [`Self::reader`], for loading whole tables. Where [`Self::blocks_thread`] is true, it blocks the calling
+    /// thread, and its reads fail with `Closed` once `given_up` is set.
+    fn loader(&self, _given_up: Arc<AtomicBool>) -> StoreFuture<'_, Box<dyn Connection>> {
+        self.reader()
+    }
     /// Takes or checks the lock that decides whether other processes may open the store too. Held until the store is
     /// closed.
     fn claim(&self, exclusive: bool) -> Result<()>;
     /// Copies the store, as of one moment, to a new file, while it continues to work.
     fn copy_to<'a>(&'a self, to: &'a std::path::Path) -> StoreFuture<'a, ()>;
-    /// Whether writing connections block the calling thread for as long as the disk takes. The ledger then has its own
-    /// thread.
+    /// Whether writing and loading connections block the calling thread for as long as the disk takes. The ledger then
+    /// has its own thread.
     fn blocks_thread(&self) -> bool {
         false
     }

@@ -3,13 +3,15 @@
 mod file_system;
 mod files;
 mod fork;
+mod loader;
 mod reader;
 mod schema;
 mod writer;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
@@ -24,6 +26,7 @@ use crate::types::error::{Error, ErrorCode, Result};
 pub(crate) use files::is_read_only;
 use files::{FileId, create_private, empty, fill, free_space, give_to_owner, unreachable_file};
 use fork::Opened;
+use loader::Loader;
 use reader::Reader;
 use schema::Approved;
 use writer::{Abandon, Copying, Writer};
@@ -170,6 +173,14 @@ impl Store for SqliteStore {
         Box::pin(async {
             let connection = self.connect(&self.long_readers).await?;
             Ok(Box::new(Reader::long(connection, self.approved.clone()).await?) as Box<dyn Connection>)
+        })
+    }
+    fn loader(&self, given_up: Arc<AtomicBool>) -> StoreFuture<'_, Box<dyn Connection>> {
+        Box::pin(async {
+            // A store that is only read may need the settings that its reading connections have.
+            let Some(file) = &self.file else { return self.reader().await };
+            file.check(&self.path)?;
+            Ok(Box::new(Loader::open(&self.path, given_up)?) as Box<dyn Connection>)
         })
     }
     fn claim(&self, exclusive: bool) -> Result<()> {

@@ -129,7 +129,7 @@ impl Drop for Reader {
     }
 }
 
-fn reads_only() -> Error {
+pub(super) fn reads_only() -> Error {
     Error::new(ErrorCode::Internal, "a reading connection cannot write")
 }
 

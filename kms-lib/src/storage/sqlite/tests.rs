@@ -22,7 +22,7 @@ async fn count(store: &SqliteStore, sql: &'static str) -> Result<i64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn long_reads_that_are_given_up_end() {
     let folder = tempfile::tempdir().unwrap();
-    let store = std::sync::Arc::new(SqliteStore::open(&folder.path().join("kms.db")).await.unwrap());
+    let store = Arc::new(SqliteStore::open(&folder.path().join("kms.db")).await.unwrap());
     for _ in 0..2 {
         let reads: Vec<_> = (0..READERS)
             .map(|_| {
@@ -47,4 +47,26 @@ async fn long_reads_that_are_given_up_end() {
         }
     }
     tokio::time::timeout(Duration::from_secs(10), store.close()).await.unwrap().unwrap();
+}
+
+/// A load that is given up ends at its next row, and a loading connection writes nothing.
+#[tokio::test]
+async fn loads_that_are_given_up_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("kms.db")).await.unwrap();
+    let given_up = Arc::new(AtomicBool::new(false));
+    let mut loader = store.loader(Arc::clone(&given_up)).await.unwrap();
+    let created = loader.query("CREATE TABLE other (id)".into(), vec![], &mut |_| Ok(())).await;
+    assert_eq!(created.unwrap_err().code(), ErrorCode::StoreReadOnly);
+    let mut rows = 0;
+    let mut third = |_: &dyn crate::storage::Row| {
+        rows += 1;
+        given_up.store(rows == 3, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    };
+    let sql = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000) SELECT i FROM n";
+    let error = loader.query(sql.into(), vec![], &mut third).await.unwrap_err();
+    assert_eq!((error.code(), rows), (ErrorCode::Closed, 3));
+    loader.close().await.unwrap();
+    store.close().await.unwrap();
 }

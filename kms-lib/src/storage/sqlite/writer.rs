@@ -17,7 +17,7 @@ use crate::storage::{Connection, EachRow, Row, Sql, Statement, StoreFuture, Valu
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// The time that a writer waits for the writers of other processes.
-const WRITE_WAIT: Duration = Duration::from_secs(10);
+pub(super) const WRITE_WAIT: Duration = Duration::from_secs(10);
 /// The interval between attempts. SQLite's own waiting grows to 100 ms an attempt, and loses against a process that
 /// never pauses.
 const WRITE_POLL: Duration = Duration::from_micros(500);
@@ -110,7 +110,7 @@ impl Writer {
 }
 
 /// Connects and applies the settings. Each statement waits this long for the locks of other processes.
-fn connect(path: &Path, wait: Duration) -> std::result::Result<rusqlite::Connection, Failure> {
+pub(super) fn connect(path: &Path, wait: Duration) -> std::result::Result<rusqlite::Connection, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = rusqlite::Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(wait)?;
@@ -262,7 +262,7 @@ async fn connect_in_turn(path: &Path) -> std::result::Result<rusqlite::Connectio
 }
 
 /// Executes a statement to its end; returns the number of rows it changed.
-fn run(
+pub(super) fn run(
     connection: &rusqlite::Connection,
     sql: &str,
     values: &[Value],
@@ -314,7 +314,7 @@ fn not_of_type(column: usize) -> Error {
 }
 
 /// The reason why a statement failed: an error of SQLite, or one of ours.
-enum Failure {
+pub(super) enum Failure {
     Sql(rusqlite::Error),
     Other(Error),
 }
