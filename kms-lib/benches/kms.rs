@@ -1,6 +1,6 @@
 //! The cost of the service's operations, each compared with its limit in the same run: `cargo bench -p kms-lib`. `--
-//! --quick` runs a tenth of it, `-- durable` (or queued, signing, million) one part. Machines are noisy; only the
-//! ratios are meaningful.
+//! --quick` runs a tenth of it, `-- durable` (or queued, blocking, signing, million) one part. Machines are noisy;
+//! only the ratios are meaningful.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that measures and prints")]
 
@@ -33,6 +33,10 @@ async fn main() {
     if wanted("durable") {
         durable(folder.path(), scale).await;
     }
+    if wanted("blocking") {
+        let folder = folder.path().to_owned();
+        std::thread::spawn(move || blocking(&folder, scale)).join().unwrap();
+    }
     if wanted("signing") {
         signing(folder.path(), scale).await;
     }
@@ -54,13 +58,16 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-async fn open(file: &Path, ack: AuditAck) -> (Kms, Session) {
-    let config = Config::new(format!("sqlite:{}", file.display()))
+fn config(file: &Path, ack: AuditAck) -> Config {
+    Config::new(format!("sqlite:{}", file.display()))
         .root_key_bytes([7; 32])
         .audit_ack(ack)
         .limits(65_536, 1 << 30)
-        .scheduler(SchedulerConfig::disabled());
-    let kms = Kms::open(config).await.unwrap();
+        .scheduler(SchedulerConfig::disabled())
+}
+
+async fn open(file: &Path, ack: AuditAck) -> (Kms, Session) {
+    let kms = Kms::open(config(file, ack)).await.unwrap();
     let session = kms.session(Actor::new("bench", Role::Admin).unwrap());
     session.create_key(NewKey::aes("aes")).await.unwrap();
     session.create_key(NewKey::rsa_signing("rsa")).await.unwrap();
@@ -181,6 +188,45 @@ async fn encrypt_by(session: &Session, tasks: usize, count: usize, plaintext: &[
         task.await.unwrap();
     }
     count as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// Durable operations per second of threads that call the blocking interface, compared with bare transactions of as
+/// many rows.
+fn blocking(folder: &Path, scale: usize) {
+    let file = folder.join("blocking.db");
+    let kms = kms_lib::blocking::Kms::open(config(&file, AuditAck::Durable)).unwrap();
+    let session = kms.session(Actor::new("bench", Role::Admin).unwrap());
+    session.create_key(NewKey::aes("aes")).unwrap();
+    let plaintext = vec![0x5a; 256];
+    let encrypt = |threads: usize, count: usize| {
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    for _ in 0..count / threads {
+                        session.encrypt("aes", &plaintext, &Context::new()).unwrap();
+                    }
+                });
+            }
+        });
+        count as f64 / begun.elapsed().as_secs_f64()
+    };
+    encrypt(64, 2_000);
+    let rows = tokio::runtime::Runtime::new().unwrap().block_on(sample(&file));
+    let (mut rates, mut bare) = ([const { Vec::new() }; 4], [const { Vec::new() }; 4]);
+    let cases = [(1, 2_000), (2, 2_000), (8, 8_000), (64, 30_000)];
+    for round in 0..ROUNDS {
+        for (case, (threads, count)) in cases.into_iter().enumerate() {
+            rates[case].push(encrypt(threads, count / scale));
+            let file = folder.join(format!("bare-{round}-{threads}.db"));
+            bare[case].push(insert_bare(&file, &rows, threads, count / scale));
+        }
+    }
+    for ((threads, _), (rates, bare)) in cases.into_iter().zip(rates.into_iter().zip(bare)) {
+        report(&format!("durable encrypt 256 B, {threads} blocking threads"), median(rates), median(bare), "/s", "");
+    }
+    assert!(session.verify_audit().unwrap().ok);
+    kms.close().unwrap();
 }
 
 /// The values of one record.

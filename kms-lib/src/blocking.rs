@@ -16,7 +16,7 @@
 //! ```
 
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::pin::pin;
@@ -30,6 +30,7 @@ use crate::envelope::RootKeySource;
 #[cfg(feature = "import")]
 use crate::import::{ImportJob, ImportReport, ImportSource};
 use crate::kms::{BackupComparison, BackupOptions, BackupReport, JobReport};
+use crate::ledger::Leader;
 use crate::ops::{Metrics, Ready, Telemetry};
 use crate::session::{
     self, AuditKey, AuditQuery, CreatedToken, CredentialDescription, DataKey, DecryptItem, Decrypted, EncryptItem,
@@ -68,7 +69,8 @@ impl Engine {
         Ok(Self { runtime: Mutex::new(Some(runtime)), handle, process: std::process::id() })
     }
 
-    /// Runs a future to completion on this thread. The service's own tasks run on the threads of the runtime.
+    /// Runs a future to completion on this thread, which also writes what it submits, if no other thread writes. The
+    /// service's own tasks run on the threads of the runtime.
     fn run<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         // A forked child does not have the threads of the runtime, so waiting for them would never end.
         if std::process::id() != self.process {
@@ -80,7 +82,8 @@ impl Engine {
         check_thread()?;
         reseed(self.process);
         // The runtime moves what it is given several times, and the state of an operation has kilobytes.
-        self.handle.block_on(pin!(work))
+        let (mut work, mut leader) = (pin!(work), Leader::default());
+        self.handle.block_on(poll_fn(|context| leader.poll(work.as_mut(), context)))
     }
 }
 

@@ -140,6 +140,7 @@ pub mod internals {
     pub use crate::crypto::stream::{CHUNK, Decryptor, Header};
     pub use crate::envelope::Derivation;
     pub use crate::kms::authenticate;
+    pub use crate::ledger::Leader;
     pub use crate::outage::Outage;
     pub use crate::scheduler::Schedule;
     pub use crate::types::audit::hex;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::{admin, check_usable};
 use kms_lib::internals::hex;
-use kms_lib::{Actor, AuditQuery, Config, Context, Kms, NewKey, Paging, Role};
+use kms_lib::{Actor, AuditQuery, Config, Context, Kms, NewKey, Paging, Role, blocking};
 
 const CHILD: &str = "KMS_TEST_CRASH_FILE";
 
@@ -46,8 +46,44 @@ async fn child_process() {
     }
 }
 
+/// Not a test: like `child_process`, with threads that call the blocking interface and write to the log themselves.
+#[test]
+fn blocking_child_process() {
+    let Some(file) = std::env::var_os(CHILD) else { return };
+    let kms = blocking::Kms::open(config(Path::new(&file))).unwrap();
+    let session = kms.session(Actor::new("child", Role::Admin).unwrap());
+    let say = |seq: u64, hash: [u8; 32]| println!("acknowledged {seq} {}", hex(&hash));
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                loop {
+                    let sealed = session.encrypt("k", b"x", &Context::new()).unwrap();
+                    say(sealed.receipt.seq, sealed.receipt.hash);
+                    let opened = session.decrypt(&sealed.ciphertext, &Context::new()).unwrap();
+                    say(opened.receipt.seq, opened.receipt.hash);
+                }
+            });
+        }
+        loop {
+            let key = session.rotate_key("k", None).unwrap();
+            println!("version {}", key.current_version);
+            std::thread::sleep(Duration::from_millis(3));
+        }
+    });
+}
+
 #[tokio::test]
 async fn acknowledged_operations_survive_sigkill() {
+    survive("child_process").await;
+}
+
+#[tokio::test]
+async fn what_blocking_callers_wrote_survives_sigkill() {
+    survive("blocking_child_process").await;
+}
+
+/// Kills this child process at random moments, and checks what it has acknowledged.
+async fn survive(child: &str) {
     let full = std::env::var("KMS_TEST_MODE").is_ok_and(|mode| mode == "full");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kms.db");
@@ -57,7 +93,7 @@ async fn acknowledged_operations_survive_sigkill() {
     let mut acknowledged = 0;
     for round in 0..if full { 50 } else { 6 } {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_process", "--nocapture", "--test-threads=1"])
+            .args(["--exact", child, "--nocapture", "--test-threads=1"])
             .env(CHILD, &file)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

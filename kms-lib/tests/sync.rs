@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::admin;
-use kms_lib::{Actor, AuditAck, Config, Context, KeyId, Kms, NewGrant, NewKey, NewToken, Permission, Role, Session};
+use kms_lib::{Actor, AuditAck, Config, Context, KeyId, Kms, NewGrant, NewKey, NewToken, Permission, Role, blocking};
 
 const CHILD: &str = "KMS_TEST_SYNC_FILE";
 const QUEUED: &str = "KMS_TEST_SYNC_QUEUED";
@@ -30,9 +30,9 @@ fn config(file: &Path, ack: AuditAck) -> Config {
     Config::new(format!("sqlite:{}", file.display())).root_key_bytes([7; 32]).audit_ack(ack)
 }
 
-/// A session whose next record carries this mark.
-fn marked(kms: &Kms, role: Role, mark: &str) -> Session {
-    kms.session(Actor::new("child", role).unwrap().with_request_id(mark).unwrap())
+/// The actor whose next record carries this mark.
+fn marked(role: Role, mark: &str) -> Actor {
+    Actor::new("child", role).unwrap().with_request_id(mark).unwrap()
 }
 
 /// Reports that the operation with this mark has returned. The kind `use` marks cryptographic operations, the only ones
@@ -41,31 +41,35 @@ fn say(kind: &str, mark: &str) {
     println!("answered {kind} {mark}");
 }
 
-/// Performs one operation of every kind that has a record.
-async fn round(kms: &Kms, task: usize, round: usize) {
-    let none = Context::new();
-    let mark = |operation: usize| format!("mark-{task:02}-{round:02}-{operation:02}.");
-    let session = |operation: usize| marked(kms, Role::Admin, &mark(operation));
-    let sealed = session(0).encrypt("k", b"x", &none).await.unwrap();
-    say("use", &mark(0));
-    session(1).decrypt(&sealed.ciphertext, &none).await.unwrap();
-    say("use", &mark(1));
-    session(2).generate_data_key("k", 32, &none).await.unwrap();
-    say("use", &mark(2));
-    let key = session(3).create_key(NewKey::aes(format!("k-{task}-{round}"))).await.unwrap();
-    say("change", &mark(3));
-    session(4).rotate_key(key.id, None).await.unwrap();
-    say("change", &mark(4));
-    session(5).put_grant(NewGrant::new("app", Role::App).on_key(key.id).allow([Permission::Read])).await.unwrap();
-    say("change", &mark(5));
-    session(6).create_token(NewToken::new("app", Role::App)).await.unwrap();
-    say("change", &mark(6));
-    session(7).revoke_key(key.id).await.unwrap();
-    say("change", &mark(7));
-    // A refusal too is returned only when it is in the log.
-    marked(kms, Role::Auditor, &mark(8)).get_key(KeyId::random()).await.unwrap_err();
-    marked(kms, Role::Auditor, &mark(8)).rotate_key("k", None).await.unwrap_err();
-    say("change", &mark(8));
+/// Performs one operation of every kind that has a record. With `await`, the service is asynchronous.
+macro_rules! round {
+    ($kms:expr, $task:expr, $round:expr $(, $wait:tt)?) => {{
+        let (kms, task, round, none) = ($kms, $task, $round, Context::new());
+        let mark = |operation: usize| format!("mark-{task:02}-{round:02}-{operation:02}.");
+        let session = |operation: usize| kms.session(marked(Role::Admin, &mark(operation)));
+        let auditor = || kms.session(marked(Role::Auditor, &mark(8)));
+        let sealed = session(0).encrypt("k", b"x", &none)$(.$wait)?.unwrap();
+        say("use", &mark(0));
+        session(1).decrypt(&sealed.ciphertext, &none)$(.$wait)?.unwrap();
+        say("use", &mark(1));
+        session(2).generate_data_key("k", 32, &none)$(.$wait)?.unwrap();
+        say("use", &mark(2));
+        let key = session(3).create_key(NewKey::aes(format!("k-{task}-{round}")))$(.$wait)?.unwrap();
+        say("change", &mark(3));
+        session(4).rotate_key(key.id, None)$(.$wait)?.unwrap();
+        say("change", &mark(4));
+        let grant = NewGrant::new("app", Role::App).on_key(key.id).allow([Permission::Read]);
+        session(5).put_grant(grant)$(.$wait)?.unwrap();
+        say("change", &mark(5));
+        session(6).create_token(NewToken::new("app", Role::App))$(.$wait)?.unwrap();
+        say("change", &mark(6));
+        session(7).revoke_key(key.id)$(.$wait)?.unwrap();
+        say("change", &mark(7));
+        // A refusal too is returned only when it is in the log.
+        auditor().get_key(KeyId::random())$(.$wait)?.unwrap_err();
+        auditor().rotate_key("k", None)$(.$wait)?.unwrap_err();
+        say("change", &mark(8));
+    }};
 }
 
 /// Not a test: the child process that is traced.
@@ -79,7 +83,7 @@ async fn child_process() {
             let kms = kms.clone();
             tokio::spawn(async move {
                 for number in 0..ROUNDS {
-                    round(&kms, task, number).await;
+                    round!(&kms, task, number, await);
                 }
             })
         })
@@ -90,8 +94,22 @@ async fn child_process() {
     kms.close().await.unwrap();
 }
 
-/// Traces a child process. Returns None, with a message, if tracing is not possible.
-fn trace(ack: AuditAck) -> Option<String> {
+/// Not a test: the same with threads that call the blocking interface and write to the log themselves.
+#[test]
+fn blocking_child_process() {
+    let Some(file) = std::env::var_os(CHILD) else { return };
+    let kms = blocking::Kms::open(config(Path::new(&file), AuditAck::Durable)).unwrap();
+    std::thread::scope(|scope| {
+        for task in 0..TASKS {
+            let kms = &kms;
+            scope.spawn(move || (0..ROUNDS).for_each(|number| round!(kms, task, number)));
+        }
+    });
+    kms.close().unwrap();
+}
+
+/// Traces this child process. Returns None, with a message, if tracing is not possible.
+fn trace(child: &str, ack: AuditAck) -> Option<String> {
     let possible = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).output();
     if !possible.is_ok_and(|output| output.status.success()) {
         eprintln!("SKIPPED: strace is missing or may not trace, so the order of syncs and results is not tested");
@@ -111,7 +129,7 @@ fn trace(ack: AuditAck) -> Option<String> {
         .args(["-f", "-y", "-xx", "-s", "5000", "-e", "trace=write,pwrite64,pwritev,fsync,fdatasync", "-o"])
         .arg(&trace)
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "child_process", "--nocapture", "--test-threads=1"])
+        .args(["--exact", child, "--nocapture", "--test-threads=1"])
         .env(CHILD, &file)
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit());
@@ -256,11 +274,18 @@ fn marks(page: &[u8]) -> impl Iterator<Item = String> {
 
 #[test]
 fn every_result_is_returned_after_the_sync_of_its_record() {
-    let Some(trace) = trace(AuditAck::Durable) else { return };
-    let all = TASKS * ROUNDS * OPERATIONS;
-    assert_eq!(check(&trace), Finding { answers: all, too_early: Vec::new() });
+    for child in ["child_process", "blocking_child_process"] {
+        let Some(trace) = trace(child, AuditAck::Durable) else { return };
+        all_are_in_order(&trace);
+    }
+}
 
-    // The check detects faults: without syncs, and with failed syncs, every result is too early.
+/// Checks the order of syncs and results, and that the check detects faults.
+fn all_are_in_order(trace: &str) {
+    let all = TASKS * ROUNDS * OPERATIONS;
+    assert_eq!(check(trace), Finding { answers: all, too_early: Vec::new() });
+
+    // Without syncs, and with failed syncs, every result is too early.
     let is_sync = |line: &str| line.contains("sync(") || line.contains("sync resumed");
     let without: Vec<&str> = trace.lines().filter(|line| !is_sync(line)).collect();
     assert_eq!(check(&without.join("\n")).too_early.len(), all);
@@ -285,7 +310,7 @@ fn every_result_is_returned_after_the_sync_of_its_record() {
 /// With `queued`, the trace must show that results of cryptographic operations are returned early, and changes are not.
 #[test]
 fn queued_results_are_early_and_changes_are_not() {
-    let Some(trace) = trace(AuditAck::Queued) else { return };
+    let Some(trace) = trace("child_process", AuditAck::Queued) else { return };
     let finding = check(&trace);
     assert_eq!(finding.answers, TASKS * ROUNDS * OPERATIONS);
     assert!(finding.too_early.iter().any(|(kind, _)| kind == "use"), "no result was released early: {finding:?}");

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kms_lib::internals::Leader;
 use kms_lib::{ImportProgress, Progress, Result, RootKeyProgress};
 use pyo3::prelude::*;
 
@@ -100,15 +101,15 @@ impl Caller {
         // The guard is created before the future, so that a signal or an error of the callback drops the future within
         // the runtime.
         let _runtime = self.engine.enter();
-        let mut future = pin!(future);
+        let (mut future, mut leader) = (pin!(future), Leader::default());
         if matches!(work, Work::Short)
-            && let Some(done) = self.engine.poll(future.as_mut())
+            && let Some(done) = self.engine.poll(future.as_mut(), &mut leader)
         {
             return Ok(finish(py, done?)?.into_bound(py));
         }
         let mut told = None;
         loop {
-            let done = py.detach(|| self.engine.wait(future.as_mut(), SLICE));
+            let done = py.detach(|| self.engine.wait(future.as_mut(), &mut leader, SLICE));
             if let Work::Watched(meter, callback) = &work
                 && told != Some(meter.read())
             {
@@ -133,7 +134,7 @@ impl Caller {
         let _runtime = self.engine.enter();
         let mut future = Box::pin(future);
         let (meter, callback) = match work {
-            Work::Short => match self.engine.poll(future.as_mut()) {
+            Work::Short => match self.engine.poll(future.as_mut(), &mut Leader::default()) {
                 Some(done) => return Ok(finish(py, done?)?.into_bound(py)),
                 None => (None, None),
             },

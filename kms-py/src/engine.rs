@@ -1,13 +1,14 @@
 //! The runtime that runs operations, and values that belong to one process.
 
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use kms_lib::internals::Leader;
 use kms_lib::{Error, ErrorCode, Result};
 use tokio::runtime::{EnterGuard, Handle, Runtime};
 
@@ -94,11 +95,12 @@ impl Engine {
         self.handle.enter()
     }
 
-    /// Polls the future once and returns its output if it is ready. This thread must have entered the runtime.
-    pub fn poll<F: Future>(&self, future: Pin<&mut F>) -> Option<F::Output> {
+    /// Polls the future once and returns its output if it is ready. This thread must have entered the runtime. What the
+    /// future submits to the log is written by `leader` later.
+    pub fn poll<F: Future>(&self, future: Pin<&mut F>, leader: &mut Leader) -> Option<F::Output> {
         reseed(self.runtime.process);
         // The future is polled again before it is awaited.
-        match future.poll(&mut Context::from_waker(Waker::noop())) {
+        match leader.begin(future, &mut Context::from_waker(Waker::noop())) {
             Poll::Ready(output) => Some(output),
             Poll::Pending => None,
         }
@@ -117,13 +119,24 @@ impl Engine {
     #[cfg(feature = "bench")]
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         reseed(self.runtime.process);
-        self.handle.block_on(future)
+        let (mut future, mut leader) = (std::pin::pin!(future), Leader::default());
+        self.handle.block_on(poll_fn(|context| leader.poll(future.as_mut(), context)))
     }
 
-    /// Waits for the future on this thread, at most for this duration.
-    pub fn wait<F: Future>(&self, future: Pin<&mut F>, at_most: Duration) -> Option<F::Output> {
+    /// Waits for the future on this thread, at most for this duration. Meanwhile this thread may write to the log, for
+    /// other callers too, so it must not hold the GIL.
+    pub fn wait<F: Future>(
+        &self,
+        mut future: Pin<&mut F>,
+        leader: &mut Leader,
+        at_most: Duration,
+    ) -> Option<F::Output> {
         reseed(self.runtime.process);
-        self.handle.block_on(async { tokio::time::timeout(at_most, future).await }).ok()
+        let polling = poll_fn(|context| leader.poll(future.as_mut(), context));
+        let output = self.handle.block_on(async { tokio::time::timeout(at_most, polling).await }).ok();
+        // Others must not wait for this thread while it waits for the GIL.
+        leader.leave();
+        output
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use kms_lib::Error;
+use kms_lib::internals::Leader;
 use pyo3::prelude::*;
 
 use crate::call::Caller;
@@ -93,7 +94,7 @@ pub fn close_all(py: Python<'_>) {
             continue;
         }
         let closing = std::pin::pin!(service.kms.close());
-        let closed = py.detach(|| service.engine.wait(closing, CLOSING));
+        let closed = py.detach(|| service.engine.wait(closing, &mut Leader::default(), CLOSING));
         let late = || Err(Error::new(kms_lib::ErrorCode::Closed, "the service could not be closed in time"));
         if let Err(error) = closed.unwrap_or_else(late) {
             raised(py, &error).write_unraisable(py, None);

@@ -10,6 +10,7 @@ mod head_check;
 mod idempotency;
 mod import_runs;
 mod lane;
+mod leader;
 mod plan;
 mod queue;
 mod rations;
@@ -35,6 +36,7 @@ pub use details::{Details, context_json, is_recorded_whole};
 pub use disk_space::{Space, SpaceLimits, StorageMetrics};
 #[cfg(feature = "import")]
 pub(crate) use import_runs::ImportState;
+pub use leader::Leader;
 pub use plan::changed_rows;
 pub use queue::Limits;
 pub use remaining::Remaining;
@@ -59,6 +61,7 @@ use crate::storage::Store;
 use crate::types::audit::Head;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::time::Clock;
+use leader::SharedWriter;
 use queue::Queue;
 use rations::Rations;
 use writer::Writer;
@@ -81,6 +84,8 @@ pub struct Ledger {
     clock: Clock,
     ack: AuditAck,
     seen: Seen,
+    /// The writer that blocking callers may take.
+    shared: Option<Arc<SharedWriter>>,
     ended: watch::Receiver<Ended>,
 }
 
@@ -115,7 +120,7 @@ pub struct LedgerDeps {
 
 impl Ledger {
     /// Starts the ledger: as a task on the current runtime, or on a thread of its own if writing to the store blocks
-    /// the thread.
+    /// the thread. Then blocking callers may write too.
     pub fn start(parts: LedgerDeps) -> Result<Self> {
         let queue = Arc::new(Queue::new(parts.limits));
         queue.set_revision(parts.head.revision);
@@ -143,20 +148,25 @@ impl Ledger {
             contended: None,
             // A process that ended earlier may have left erased material.
             scrub_at: Some(tokio::time::Instant::now()),
+            pause_until: None,
             is_at_fault: false,
             outage: Outage::new("the store cannot be written"),
             lost: None,
         };
         let (end, ended) = watch::channel(None);
-        if writer.store.blocks_thread() {
-            thread::start(writer, end)?;
+        let shared = if writer.store.blocks_thread() {
+            let shared = thread::start(writer, end)?;
+            // A leader that writes released results could not stop when they cannot be written.
+            (parts.ack == AuditAck::Durable).then_some(shared)
         } else {
+            // Connections to servers belong to a runtime, and its threads wake each other for every round trip.
             tokio::spawn(async move {
                 let written = writer.run().await;
                 end.send_replace(Some(written));
             });
-        }
-        Ok(Self { queue, clock: parts.clock, ack: parts.ack, seen, ended })
+            None
+        };
+        Ok(Self { queue, clock: parts.clock, ack: parts.ack, seen, shared, ended })
     }
 
     /// Admits an operation whose result has about `bytes` bytes. Fails with `Overloaded` before any work is done.
@@ -207,7 +217,11 @@ impl Ledger {
             admission: Arc::clone(admission),
             reply,
         };
-        match self.queue.push(submission, releasable.then(|| self.clock.now())) {
+        let pushed = self.queue.push(submission, releasable.then(|| self.clock.now()));
+        if !self.shared.as_ref().is_some_and(leader::offer) {
+            self.queue.wake();
+        }
+        match pushed {
             Ok(true) => Outcome::Committed {
                 receipts: vec![crate::types::audit::Receipt { seq: 0, hash: [0; 32] }; count],
                 changes: Vec::new(),
@@ -243,6 +257,12 @@ impl Ledger {
     pub fn has_failed(&self) -> bool {
         let has_ended = || self.ended.borrow().is_some() || self.ended.has_changed().is_err();
         self.queue.counters.is_stopped() || (!self.queue.is_shut() && has_ended())
+    }
+
+    /// Whether a blocking caller could write now.
+    #[cfg(test)]
+    fn is_free(&self) -> bool {
+        self.shared.as_ref().is_some_and(|writer| writer.is_free())
     }
 
     /// The number of queued submissions.

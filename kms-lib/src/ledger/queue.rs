@@ -29,7 +29,7 @@ const LANES: usize = 4;
 /// The number of turns of other tasks without a new submission that end the gathering of a batch.
 const IDLE_TURNS: usize = 8;
 /// The longest time that rotations wait for submissions that earlier rotations superseded.
-const HOLD: Duration = Duration::from_millis(50);
+pub(super) const HOLD: Duration = Duration::from_millis(50);
 
 /// Limits on operations in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,19 @@ pub struct Limits {
     pub changes: usize,
     /// Bytes that operations hold: copies of large inputs, and results that wait for their commit.
     pub bytes: usize,
+}
+
+/// The result of an attempt to take a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// There is a batch.
+    Batch,
+    /// Only rotations wait, which are held back for at most [`HOLD`].
+    Held,
+    /// Nothing waits.
+    Nothing,
+    /// The queue is closed and empty.
+    Closed,
 }
 
 /// The remaining capacity of a batch.
@@ -150,8 +163,8 @@ impl Queue {
         Ok(Arc::new(Admission { _operations: operations, _bytes: bytes, _share: share }))
     }
 
-    /// Adds a submission. Returns whether its result is released before its commit, which `release` requests; a pending
-    /// change prevents that.
+    /// Adds a submission, without waking the ledger. Returns whether its result is released before its commit, which
+    /// `release` requests; a pending change prevents that.
     pub fn push(&self, mut submission: Submission, release: Option<crate::Timestamp>) -> Result<bool> {
         // Dropped once the submission is back in its lane, and outside the lock.
         let retry = submission.retry.take();
@@ -185,31 +198,42 @@ impl Queue {
         }
         drop(lanes);
         drop(retry);
-        self.retries.ready.notify_one();
         Ok(released)
+    }
+
+    /// Wakes the ledger.
+    pub fn wake(&self) {
+        self.retries.ready.notify_one();
+    }
+
+    /// Waits until somebody wakes the ledger.
+    pub async fn woken(&self) {
+        self.retries.ready.notified().await;
     }
 
     /// Waits for submissions and takes a batch. None when the queue is closed and empty.
     pub async fn take(&self) -> Option<Vec<Submission>> {
         let mut batch = Vec::new();
         loop {
-            let holding = {
-                let mut lanes = self.lanes();
-                lanes.take(&mut batch, self.retries.is_waiting());
-                if !batch.is_empty() {
-                    return Some(batch);
-                }
-                if lanes.closed {
-                    return None;
-                }
-                !lanes.rotations.is_empty()
-            };
-            if holding {
+            match self.take_now(&mut batch) {
+                Taken::Batch => return Some(batch),
+                Taken::Closed => return None,
                 // Waiting rotations proceed after the timeout in any case.
-                let _ = timeout(HOLD, self.retries.ready.notified()).await;
-            } else {
-                self.retries.ready.notified().await;
+                Taken::Held => drop(timeout(HOLD, self.woken()).await),
+                Taken::Nothing => self.woken().await,
             }
+        }
+    }
+
+    /// Takes a batch, if there is one.
+    pub fn take_now(&self, batch: &mut Vec<Submission>) -> Taken {
+        let mut lanes = self.lanes();
+        lanes.take(batch, self.retries.is_waiting());
+        match &*lanes {
+            _ if !batch.is_empty() => Taken::Batch,
+            lanes if lanes.closed => Taken::Closed,
+            lanes if !lanes.rotations.is_empty() => Taken::Held,
+            _ => Taken::Nothing,
         }
     }
 
@@ -292,7 +316,7 @@ impl Queue {
         self.lanes().closed = true;
         self.operations.close();
         self.changes.close();
-        self.retries.ready.notify_one();
+        self.wake();
     }
 
     /// Closes the queue and abandons all queued submissions; their callers get an error.

@@ -8,12 +8,14 @@ use tokio::runtime::Builder;
 use tokio::sync::watch;
 
 use super::Ended;
+use super::leader::SharedWriter;
 use super::queue::Queue;
 use super::writer::Writer;
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// Starts the writer on a thread. When the writer ends, it sends its result to `ended`; after a panic nothing is sent.
-pub(super) fn start(writer: Writer, ended: watch::Sender<Ended>) -> Result<()> {
+/// Starts a thread that writes, and returns the writer, which it shares with blocking callers. When the writer ends,
+/// its result is sent to `ended`; after a panic nothing is sent.
+pub(super) fn start(writer: Writer, ended: watch::Sender<Ended>) -> Result<Arc<SharedWriter>> {
     let failed = |e: std::io::Error| {
         Error::new(ErrorCode::Internal, format!("the ledger's thread cannot be started: {e}")).with_source(e)
     };
@@ -24,10 +26,12 @@ pub(super) fn start(writer: Writer, ended: watch::Sender<Ended>) -> Result<()> {
         // The thread has its own runtime: the timers of the caller's runtime may stop in the middle of a commit.
         match Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => {
+                let writer = Arc::new(SharedWriter::new(writer, runtime.handle().clone()));
                 // `start` waits for this message.
-                let _ = ready.send(Ok(()));
-                let written = runtime.block_on(writer.run());
-                ended.send_replace(Some(written));
+                let _ = ready.send(Ok(Arc::clone(&writer)));
+                if let Some(written) = runtime.block_on(writer.serve()) {
+                    ended.send_replace(Some(written));
+                }
             }
             Err(error) => {
                 let _ = ready.send(Err(error));
@@ -36,12 +40,12 @@ pub(super) fn start(writer: Writer, ended: watch::Sender<Ended>) -> Result<()> {
     };
     std::thread::Builder::new().name("kms-ledger".into()).spawn(work).map_err(failed)?;
     let started = started.recv().unwrap_or_else(|_| Err(std::io::Error::other("it ended")));
-    started.map_err(failed)?;
+    let writer = started.map_err(failed)?;
     tokio::spawn(async move {
         let _attached = attached;
         let _ = end.wait_for(Option::is_some).await;
     });
-    Ok(())
+    Ok(writer)
 }
 
 /// Closes the queue when the callers' runtime ends: then no further submission can arrive, whether or not the service

@@ -1,12 +1,12 @@
-//! The single writing task: takes a batch, locks the head, plans, writes, signs, commits and answers.
+//! The only writer: takes a batch, locks the head, plans, writes, signs, commits and answers.
 //!
-//! The task is never aborted. A caller may stop waiting for its answer; the commit continues.
+//! Its work is never aborted. A caller may stop waiting for its answer; the commit continues.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::disk_space::Space;
 use super::plan::Plan;
@@ -42,7 +42,7 @@ const SCRUB: Duration = Duration::from_secs(1);
 const SCRUB_FAILED: Duration = Duration::from_secs(60);
 
 /// How often an idle writer checks whether another process has erased material.
-const SCRUB_LOOK: Duration = Duration::from_secs(10);
+pub(super) const SCRUB_LOOK: Duration = Duration::from_secs(10);
 
 /// A transaction that holds the lock on the head.
 pub(super) type Begun = (Box<dyn Connection>, Locked);
@@ -78,6 +78,8 @@ pub(super) struct Writer {
     pub contended: Option<Instant>,
     /// The time of the next removal of erased material from the engine's own log.
     pub scrub_at: Option<Instant>,
+    /// The time until which nothing is written, so that another process can write.
+    pub pause_until: Option<Instant>,
     /// Whether the last failure occurred while data of the batch was looked up or written: then one of its submissions
     /// may be the cause.
     pub is_at_fault: bool,
@@ -88,7 +90,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Runs until the queue is closed and empty. Fails if released results were abandoned.
+    /// Runs as a task of its own until the queue is closed and empty. Fails if released results were abandoned.
     pub async fn run(mut self) -> Result<()> {
         // If this task ends early, no caller may wait for it indefinitely.
         let _end = End(Arc::clone(&self.queue));
@@ -96,20 +98,29 @@ impl Writer {
         while let Some(mut batch) = self.take().await {
             self.begin_and_gather(&mut batch, last).await;
             last = batch.len();
-            self.queue.counters.batch(last);
-            // Released results must reach the log: their callers have received them and cannot be informed of a
-            // failure.
-            let (released, mut rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(|s| s.released_at.is_some());
-            if released.is_empty() {
-                self.commit(rest).await;
-            } else {
-                self.commit_released(released, &mut rest).await;
-            }
+            self.write_batch(batch).await;
             self.give_back().await;
             if self.store.yields_after_commit() && self.has_company() {
                 sleep(YIELD).await;
             }
         }
+        self.finish().await
+    }
+
+    /// Writes and answers a batch.
+    pub async fn write_batch(&mut self, batch: Vec<Submission>) {
+        self.queue.counters.batch(batch.len());
+        // Released results must reach the log: their callers have received them and cannot be informed of a failure.
+        let (released, mut rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(|s| s.released_at.is_some());
+        if released.is_empty() {
+            self.commit(rest).await;
+        } else {
+            self.commit_released(released, &mut rest).await;
+        }
+    }
+
+    /// Closes the connection. Fails if released results were abandoned.
+    pub async fn finish(mut self) -> Result<()> {
         if let Some(connection) = self.connection.take()
             && let Err(error) = connection.close().await
         {
@@ -121,28 +132,42 @@ impl Writer {
     }
 
     /// The next batch. Before it, or while there is none, erased material is removed from the engine's own log when
-    /// that is due, including material erased by another process, which may have ended before removing it.
+    /// that is due.
     async fn take(&mut self) -> Option<Vec<Submission>> {
         let queue = Arc::clone(&self.queue);
         loop {
-            if self.catalog.take_erased() && self.scrub_at.is_none() {
-                self.scrub_at = Some(Instant::now() + SCRUB);
-            }
-            let due = self.scrub_at.filter(|_| self.connection.is_some());
-            let until = due.unwrap_or_else(|| Instant::now() + SCRUB_LOOK);
-            if until > Instant::now()
-                && let Ok(taken) = tokio::time::timeout_at(until, queue.take()).await
-            {
-                return taken;
-            }
-            if due.is_some() {
+            let look = self.next_scrub();
+            if look <= Instant::now() {
                 self.scrub().await;
+            } else if let Ok(taken) = timeout_at(look, queue.take()).await {
+                return taken;
             }
         }
     }
 
+    /// When erased material is to be removed from the engine's own log, or when to look next whether there is any,
+    /// including material erased by another process, which may have ended before removing it.
+    pub fn next_scrub(&mut self) -> Instant {
+        if self.catalog.take_erased() && self.scrub_at.is_none() {
+            self.scrub_at = Some(Instant::now() + SCRUB);
+        }
+        let due = self.scrub_at.filter(|_| self.connection.is_some());
+        due.unwrap_or_else(|| Instant::now() + SCRUB_LOOK)
+    }
+
+    /// Lets another process write if one wants to: nothing is written for a moment.
+    pub fn yield_after_commit(&mut self) {
+        let yields = self.store.yields_after_commit() && self.has_company();
+        self.pause_until = yields.then(|| Instant::now() + YIELD);
+    }
+
+    /// The time until which nothing may be written, if it is not over.
+    pub fn pause(&self) -> Option<Instant> {
+        self.pause_until.filter(|until| *until > Instant::now())
+    }
+
     /// Removes erased material from the engine's own log; retries later if a reader still uses that log.
-    async fn scrub(&mut self) {
+    pub async fn scrub(&mut self) {
         self.scrub_at = match &mut self.connection {
             None => Some(Instant::now()),
             Some(connection) => match connection.scrub().await {
@@ -163,12 +188,7 @@ impl Writer {
 
     /// Takes the lock on the head while the `last` callers that were just answered submit again, and adds their
     /// submissions to the batch. If other processes write too, the lock is taken only afterwards.
-    ///
-    /// A ledger with a thread of its own does not wait: callers work in parallel with it.
     async fn begin_and_gather(&mut self, batch: &mut Vec<Submission>, last: usize) {
-        if self.store.blocks_thread() {
-            return;
-        }
         let queue = Arc::clone(&self.queue);
         let gathered = queue.gather(last.saturating_sub(batch.len()));
         if self.has_company() {
@@ -335,7 +355,7 @@ impl Writer {
 }
 
 /// Abandons the remaining submissions in the queue when the task ends.
-struct End(Arc<Queue>);
+pub(super) struct End(pub Arc<Queue>);
 
 impl Drop for End {
     fn drop(&mut self) {

@@ -21,6 +21,10 @@ pub(crate) struct Faults {
     pub(super) poison: Mutex<Option<(String, ErrorCode)>>,
     /// The number of write transactions that were begun.
     pub(super) writes: AtomicU32,
+    /// The next commit panics.
+    pub(super) panics: AtomicBool,
+    /// The names of the threads that committed; "caller" for those without a name.
+    pub(super) committed_by: Mutex<Vec<String>>,
     /// Rolling back fails too: the connection is lost.
     pub(super) lose_rollbacks: AtomicBool,
     /// No connection is available.
@@ -40,6 +44,8 @@ impl Default for Faults {
             lose_commits: AtomicU32::new(0),
             poison: Mutex::new(None),
             writes: AtomicU32::new(0),
+            panics: AtomicBool::new(false),
+            committed_by: Mutex::default(),
             lose_rollbacks: AtomicBool::new(false),
             unreachable: AtomicBool::new(false),
             gate: tokio::sync::Mutex::new(()),
@@ -128,6 +134,9 @@ impl Connection for FaultyConnection {
     }
     fn commit(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {
+            let thread = std::thread::current().name().unwrap_or("caller").to_owned();
+            self.faults.committed_by.lock().unwrap().push(thread);
+            assert!(!self.faults.panics.swap(false, Ordering::SeqCst), "injected");
             let lost = || Error::new(ErrorCode::StoreUnavailable, "connection lost");
             if self.faults.lose_answer.swap(false, Ordering::SeqCst) {
                 self.inner.commit().await?;

@@ -4,6 +4,7 @@
 
 mod counters;
 mod faulty_store;
+mod leading;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
