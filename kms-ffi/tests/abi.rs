@@ -1,5 +1,5 @@
-//! The binary interface is what was promised: exported symbols, sizes and offsets of structs, constants and
-//! declarations, held against the dumps in `abi/`.
+//! Compares the binary interface with the committed lists in `abi/`: exported symbols, declarations, constants, and
+//! sizes and offsets of structs.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
@@ -12,9 +12,9 @@ use std::fs;
 use std::process::Command;
 
 use support::declarations::{Struct, functions, header, structs};
-use support::{Bench, built, crate_dir, has, hold, succeed};
+use support::{Bench, built, compare, crate_dir, has, succeed};
 
-/// Exported for tests alone.
+/// The functions that are exported only for tests.
 const HOOKS: [&str; 1] = ["mkms_test_panic"];
 
 fn exported() -> BTreeSet<String> {
@@ -30,18 +30,18 @@ fn exported() -> BTreeSet<String> {
 }
 
 #[test]
-fn nothing_but_the_header_is_exported() {
+fn exactly_the_functions_of_the_header_are_exported() {
     if !has("readelf") {
         return;
     }
     let declared: BTreeSet<String> = functions(&header()).into_iter().map(|function| function.name).collect();
     assert_eq!(exported(), declared);
     let list: String = declared.iter().map(|name| format!("{name}\n")).collect();
-    hold(&list, &crate_dir().join("abi/symbols"));
+    compare(&list, &crate_dir().join("abi/symbols"));
 }
 
 #[test]
-fn layouts_and_declarations_are_as_promised() {
+fn layouts_and_declarations_have_not_changed() {
     let header = header();
     let mut dump = String::new();
     for function in functions(&header) {
@@ -55,11 +55,9 @@ fn layouts_and_declarations_are_as_promised() {
     for Struct { name, fields } in structs(&header) {
         writeln!(prints, "    printf(\"{name}: %zu\\n\", sizeof({name}));").unwrap();
         for field in fields {
-            writeln!(
-                prints,
-                "    printf(\"{name}.{field}: %zu, %zu\\n\", offsetof({name}, {field}), sizeof((({name} *)0)->{field}));"
-            )
-            .unwrap();
+            let size = format!("sizeof((({name} *)0)->{field})");
+            writeln!(prints, "    printf(\"{name}.{field}: %zu, %zu\\n\", offsetof({name}, {field}), {size});")
+                .unwrap();
         }
     }
     if !has("gcc") {
@@ -72,7 +70,7 @@ fn layouts_and_declarations_are_as_promised() {
     fs::write(&source, program).unwrap();
     let program = bench.compile("gcc", &source, &[]);
     dump.push_str(&String::from_utf8(bench.run(&[], &program).stdout).unwrap());
-    // Sizes and offsets are those of 64-bit platforms.
+    // The committed sizes and offsets are those of 64-bit platforms.
     assert_eq!(size_of::<usize>(), 8);
-    hold(&dump, &crate_dir().join("abi/layout"));
+    compare(&dump, &crate_dir().join("abi/layout"));
 }

@@ -1,4 +1,4 @@
-//! Everything that the blocking Rust interface can do, C can do too.
+//! Checks that C has a function for every method of the blocking Rust interface.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,7 +10,7 @@ use std::fs;
 use support::declarations::{functions, header};
 use support::root;
 
-/// Rust methods that C has under another name: the Rust name, the C function.
+/// Rust methods whose C function has another name: the method, and the function.
 const RENAMED: [(&str, &str); 21] = [
     ("Kms::open", "mkms_open"),
     ("Kms::session", "mkms_session_new"),
@@ -39,30 +39,30 @@ const RENAMED: [(&str, &str); 21] = [
 const LEFT_OUT: [&str; 12] = [
     // For the command line, which finds the key to add in the configuration.
     "Config::next_root_key",
-    // The caller knows the actor: it has named it.
+    // The caller named the actor itself.
     "Session::actor",
     // A clock other than the system's is for tests of the library.
     "Config::clock",
-    // For a front end that shows the telemetry to its callers: a program that embeds the service reads it as its owner.
+    // For front ends that show the telemetry to their callers. A program that embeds the service may read it anyway.
     "Session::permit_telemetry",
     // The service writes and compares anchors; a program that embeds the library has the high-water file.
     "Session::compare_anchors",
     "Session::record_anchor_failure",
-    // The telemetry says it.
+    // The telemetry contains it.
     "Kms::is_alive",
-    // For services that wait for their callers before they close. Closing does it too.
+    // For services that wait for running requests before they close. Closing stops verifications too.
     "Kms::stop_verifying",
     // For exports of the log, which the command line makes.
     "Session::kept_checkpoint",
-    // Opening checks.
+    // `mkms_open` checks the configuration.
     "Config::check",
-    // For programs that read variables of their own with the same prefix.
+    // For programs that have environment variables of their own with the same prefix.
     "Config::is_service_link",
-    // For the log lines of a service.
+    // For the log of a service.
     "Config::shown_store_url",
 ];
 
-/// The public methods of a type in a source: those of the macro that mirrors the asynchronous session too.
+/// The public methods of a type in a source file, including those that the macro `mirror!` declares.
 fn methods(source: &str, kind: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut inside = false;
@@ -80,7 +80,7 @@ fn methods(source: &str, kind: &str) -> Vec<String> {
         let trimmed = line.trim_start();
         let name = match trimmed.strip_prefix("pub fn ") {
             Some(rest) => rest,
-            // An entry of the mirror: `name(arguments) -> answer;`.
+            // An entry of `mirror!`: `name(arguments) -> answer;`.
             None if line.starts_with("    ") && !line.starts_with("     ") && kind == "Session" => trimmed,
             None => continue,
         };
@@ -93,7 +93,7 @@ fn methods(source: &str, kind: &str) -> Vec<String> {
 }
 
 #[test]
-fn c_has_what_rust_has() {
+fn c_has_every_method_of_rust() {
     let declared: BTreeSet<String> = functions(&header()).into_iter().map(|function| function.name).collect();
     let blocking = fs::read_to_string(root().join("kms-lib/src/blocking.rs")).unwrap();
     let config = fs::read_to_string(root().join("kms-lib/src/config/mod.rs")).unwrap();

@@ -1,4 +1,4 @@
-//! The committed header is what cbindgen makes of the sources; `MINI_KMS_BLESS=1` writes it anew.
+//! Compares the committed header with the one that cbindgen generates from the sources. `MINI_KMS_BLESS=1` rewrites it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use kms_lib::ErrorCode;
 
-/// The sources, in the order of the header.
+/// The source files, in the order in which the header declares their contents.
 const SOURCES: [&str; 23] = [
     "version",
     "status",

@@ -1,5 +1,5 @@
-//! The files of `kms-ffi/install` are used from outside of the repository: by pkg-config, by CMake, and linked
-//! statically beside the system's SQLite and another Rust library.
+//! Uses the files that `kms-ffi/install` installs, outside of the repository: with pkg-config, with CMake, and linked
+//! statically together with the system's SQLite and another Rust library.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 use support::{built, crate_dir, has, root, source, succeed};
 use tempfile::TempDir;
 
-/// Installs what cargo has built for this test.
+/// Installs the libraries that cargo built for this test.
 fn install(prefix: &Path, destdir: Option<&Path>) {
     let mut command = Command::new(crate_dir().join("install"));
     command.arg("--prefix").arg(prefix).arg("--built").arg(built());
@@ -24,7 +24,7 @@ fn install(prefix: &Path, destdir: Option<&Path>) {
     succeed(&mut command);
 }
 
-/// The prefix that the tests use, which is installed once.
+/// The prefix of the installation that all tests share.
 fn prefix() -> &'static Path {
     static PREFIX: LazyLock<PathBuf> = LazyLock::new(|| {
         let prefix = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mini-kms");
@@ -37,7 +37,7 @@ fn prefix() -> &'static Path {
     &PREFIX
 }
 
-/// A copy of an example folder, outside of the repository.
+/// A copy of an example's folder, outside of the repository.
 fn copied(example: &str) -> (TempDir, PathBuf) {
     let place = tempfile::tempdir().unwrap();
     let copy = place.path().join("example");
@@ -98,7 +98,7 @@ fn examples_are_built_by_cmake_and_run() {
 }
 
 #[test]
-fn the_static_library_lives_beside_sqlite_and_another_rust_library() {
+fn the_static_library_links_with_sqlite_and_another_rust_library() {
     if !has("gcc") || !has("rustc") {
         return;
     }
@@ -116,7 +116,11 @@ fn the_static_library_lives_beside_sqlite_and_another_rust_library() {
     let program = place.path().join("beside");
     let mut gcc = Command::new("gcc");
     gcc.args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]);
-    gcc.arg("-I").arg(prefix.join("include")).arg("-I").arg(crate_dir().join("tests/c")).arg(source("beside.c"));
+    gcc.arg("-I")
+        .arg(prefix.join("include"))
+        .arg("-I")
+        .arg(crate_dir().join("tests/c"))
+        .arg(source("static_library.c"));
     gcc.arg(prefix.join("lib/libmini_kms.a")).arg(&library);
     if Path::new("/usr/include/sqlite3.h").exists() {
         gcc.args(["-DWITH_SQLITE", "-lsqlite3"]);
@@ -129,7 +133,7 @@ fn the_static_library_lives_beside_sqlite_and_another_rust_library() {
 }
 
 #[test]
-fn destdir_is_put_in_front_of_every_path() {
+fn every_path_is_below_destdir() {
     let place = tempfile::tempdir().unwrap();
     install(Path::new("/opt/mini-kms"), Some(place.path()));
     let lib = place.path().join("opt/mini-kms/lib");

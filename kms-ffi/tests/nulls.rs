@@ -1,4 +1,5 @@
-//! NULL for every pointer of every function, generated from the header, so that a new function is covered too.
+//! Passes NULL for every pointer parameter of every function. The calls are generated from the header, so new functions
+//! are covered too.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
@@ -11,7 +12,7 @@ use std::fs;
 use support::declarations::{Function, functions, header};
 use support::{Bench, has};
 
-/// Arguments of calls, other than NULL. Handles that are made are freed after each call.
+/// The valid arguments of the generated calls. Objects that a call creates are freed after it.
 const PRELUDE: &str = r#"
 #include "check.h"
 
@@ -57,7 +58,7 @@ static int32_t write_nothing(void *user, const uint8_t *bytes, size_t count) {
     return 0;
 }
 
-/* Frees what a call has made. Whether it has made anything. */
+/* Frees the objects that a call created; returns whether there were any. */
 static int clean(void) {
     int made = out_mkms_buffer || second_buffer || out_mkms_config || out_mkms_context || out_mkms_kms ||
                out_mkms_session || out_mkms_results || out_mkms_progress || out_mkms_encryptor || out_mkms_decryptor;
@@ -74,7 +75,7 @@ static int clean(void) {
     return made;
 }
 
-/* The call must have been refused, for this argument, and have changed nothing. */
+/* Checks that the call was refused because of this argument and changed nothing. */
 static void refused(const char *function, const char *argument, mkms_status status, mkms_error **error) {
     char wanted[256];
     mkms_error_info info = {sizeof info, 0, 0, NULL, 0, NULL, 0};
@@ -89,7 +90,7 @@ static void refused(const char *function, const char *argument, mkms_status stat
 }
 "#;
 
-/// The argument for a parameter; none if it is a value of no concern.
+/// A valid argument for a parameter of this type and name.
 fn fixture(kind: &str, name: &str) -> String {
     let plain = kind.trim_start_matches("const ").trim_start_matches("struct ").trim_end_matches(['*', ' ']);
     match kind {
@@ -149,7 +150,7 @@ fn null_is_refused_or_documented() {
             if function.name.ends_with("_free") {
                 writeln!(body, "    CHECK({}(NULL) == MKMS_OK);", function.name).unwrap();
             } else if kind == "struct mkms_error **" {
-                // Covered by every other call; without it there is a status alone.
+                // Checked in misuse.c: without this pointer, a call returns a status and no error object.
             } else if function.nullable.contains(name) && !kind.starts_with("uint8_t") {
                 writeln!(
                     body,
@@ -214,7 +215,7 @@ int main(int argc, char **argv) {{
     if !has("gcc") {
         return;
     }
-    // Names of many calls are long, and nothing is freed at the end: this is about NULL alone.
+    // The handles are not freed at the end, because this test is only about NULL.
     let program = bench.compile("gcc", &path, &["-Wno-unused-variable"]);
     bench.run(&[], &program);
 }

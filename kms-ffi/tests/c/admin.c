@@ -1,4 +1,4 @@
-/* Administration: every function with JSON once. */
+/* Calls every function that takes or returns JSON. */
 #define _POSIX_C_SOURCE 200809L /* setenv */
 #include "check.h"
 
@@ -19,7 +19,7 @@ static const char *store;
         OK(mkms_buffer_free(&answer));                              \
     } while (0)
 
-/* The text behind a name in the JSON of a buffer. */
+/* Copies the text of a member of the JSON in a buffer. */
 static void field(const mkms_buffer *buffer, const char *name, char *out, size_t room) {
     const uint8_t *data = NULL;
     size_t length = 0, size = strlen(name);
@@ -152,7 +152,7 @@ static void backs_up(mkms_kms *kms, mkms_session *session) {
     ANSWERS("\"rotated\":[]", mkms_run_scheduler(kms, &answer, &error));
 }
 
-/* An import that cannot be: the message says what helps. */
+/* Invalid requests to import are refused. */
 static void imports(mkms_session *session) {
     mkms_buffer *answer = NULL;
     FAILS(MKMS_INVALID_CONFIGURATION,
@@ -165,7 +165,7 @@ static void imports(mkms_session *session) {
     CHECK(answer == NULL);
 }
 
-/* A second root key: added, wrapped under, verified, and the first one retired. */
+/* Adds a second root key, wraps everything under it, verifies it, and retires the first one. */
 static void changes_the_root_key(mkms_session *session) {
     mkms_progress *progress = NULL;
     uint64_t done = 0, failed = 1, total = 0;
@@ -185,7 +185,7 @@ static void changes_the_root_key(mkms_session *session) {
     OK(mkms_progress_free(&progress));
 }
 
-static void sets_everything(void) {
+static void sets_every_option(void) {
     mkms_config *config = NULL;
     mkms_kms *kms = NULL;
     mkms_scheduler scheduler = {sizeof scheduler, S("0 3 * * *"), 1, 1, 1, 0, 0, 1};
@@ -223,8 +223,8 @@ static void sets_everything(void) {
     OK(mkms_config_free(&config));
 }
 
-/* A call that needs AWS KMS, which nobody plays here: what is configured reaches the client, and the client nothing. A
- * library that was built without AWS KMS says so. */
+/* A call that needs AWS KMS. No server listens at the configured endpoint, so it fails as unavailable. A library that
+ * was built without AWS KMS says so. */
 #define CANNOT_REACH_AWS(call)                                                                       \
     do {                                                                                             \
         mkms_error *error = NULL;                                                                    \
@@ -259,10 +259,10 @@ static void names_keys_in_aws(mkms_session *session) {
     OK(mkms_config_free(&config));
 }
 
-static void looks_without_writing(void) {
+static void opens_read_only(void) {
     mkms_config *config = NULL;
     mkms_kms *kms = NULL;
-    mkms_buffer *answer_of_none = NULL;
+    mkms_buffer *no_answer = NULL;
     char url[4200];
     uint8_t root_key[32];
     memset(root_key, 7, sizeof root_key);
@@ -272,7 +272,7 @@ static void looks_without_writing(void) {
     OK(mkms_open_read_only(config, &kms, &error));
     mkms_session *session = admin(kms);
     ANSWERS("\"name\":\"users\"", mkms_get_key(session, S("users"), &answer, &error));
-    FAILS(MKMS_STORE_READ_ONLY, mkms_rotate_key(session, S("users"), NULL, 0, &answer_of_none, &error));
+    FAILS(MKMS_STORE_READ_ONLY, mkms_rotate_key(session, S("users"), NULL, 0, &no_answer, &error));
     OK(mkms_session_free(&session));
     close_store(&kms);
     OK(mkms_config_free(&config));
@@ -280,7 +280,7 @@ static void looks_without_writing(void) {
 
 static void identifies_requests(mkms_kms *kms, mkms_session *session) {
     mkms_session_options options = {sizeof options, S("192.0.2.7"), S("request-1"), S("once")};
-    mkms_session *request = NULL, *operator= NULL;
+    mkms_session *request = NULL, *operator = NULL;
     mkms_buffer *first = NULL, *second = NULL;
     OK(mkms_session_with(session, &options, &request, &error));
     OK(mkms_rotate_key(request, S("users"), NULL, 0, &first, &error));
@@ -316,8 +316,8 @@ int main(int argc, char **argv) {
     names_keys_in_aws(session);
     OK(mkms_session_free(&session));
     close_store(&kms);
-    looks_without_writing();
-    sets_everything();
+    opens_read_only();
+    sets_every_option();
     puts("ok");
     return 0;
 }

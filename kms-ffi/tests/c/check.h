@@ -1,4 +1,4 @@
-/* Helpers of the test programs: checks that say where they failed, and a service in a fresh store. */
+/* Helpers of the test programs: checks that print where they failed, and a service with a new store. */
 #ifndef CHECK_H
 #define CHECK_H
 
@@ -32,7 +32,7 @@ static inline void check_ok(mkms_status status, mkms_error **error, const char *
     exit(1);
 }
 
-/* Calls, and fails unless the answer is MKMS_OK. The call's last argument is &error. */
+/* Makes a call, and fails unless it returns MKMS_OK. The last argument of the call must be &error. */
 #define OK(call)                                     \
     do {                                             \
         mkms_error *error = NULL;                    \
@@ -55,14 +55,14 @@ static inline void check_fails(mkms_status status, mkms_status wanted, mkms_erro
     CHECK(*error == NULL);
 }
 
-/* Calls, and fails unless the answer is this status with an error object. */
+/* Makes a call, and fails unless it returns this status and an error object. */
 #define FAILS(wanted, call)                                      \
     do {                                                         \
         mkms_error *error = NULL;                                \
         check_fails((call), (wanted), &error, __FILE__, __LINE__); \
     } while (0)
 
-/* Opens the store of this file with a fixed root key. `ack` is "durable" or "queued". */
+/* Opens the store in this file with a fixed root key. `ack` is "durable" or "queued". */
 static inline mkms_kms *open_store(const char *path, const char *ack) {
     char url[4096];
     uint8_t root_key[32];
@@ -90,7 +90,7 @@ static inline void close_store(mkms_kms **kms) {
     CHECK(*kms == NULL);
 }
 
-/* Makes a key from JSON. */
+/* Creates a key from a request in JSON. */
 static inline void create_key(mkms_session *session, const char *json) {
     mkms_buffer *key = NULL;
     OK(mkms_create_key(session, json, strlen(json), &key, &error));
@@ -118,7 +118,7 @@ static inline int equals(const mkms_buffer *buffer, const void *bytes, size_t si
     return length == size && memcmp(data, bytes, size) == 0;
 }
 
-/* Records of the log, as the signed head counts them: the second line of the checkpoint. */
+/* The number of records of the log, which is the second line of the checkpoint. */
 static inline unsigned long records(mkms_session *session) {
     mkms_buffer *head = NULL;
     const uint8_t *data = NULL;

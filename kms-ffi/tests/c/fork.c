@@ -1,4 +1,5 @@
-/* Forked children: inherited handles answer MKMS_USED_AFTER_FORK at once; a store can be opened anew if none was open. */
+/* Forked children: calls with inherited handles fail with MKMS_USED_AFTER_FORK at once. A child can open a store if its
+ * parent had none open. */
 #define _POSIX_C_SOURCE 200809L
 #include "check.h"
 
@@ -11,7 +12,7 @@ static void use_inherited(mkms_kms *kms, mkms_session *session, mkms_encryptor *
     mkms_buffer *buffer = NULL;
     mkms_session *other = NULL;
     mkms_config *config = NULL;
-    mkms_kms *anew = NULL;
+    mkms_kms *opened = NULL;
     char url[4096];
     alarm(20);
     FAILS(MKMS_USED_AFTER_FORK, mkms_encrypt(session, S("users"), B("x"), NULL, &buffer, NULL, &error));
@@ -19,11 +20,11 @@ static void use_inherited(mkms_kms *kms, mkms_session *session, mkms_encryptor *
     FAILS(MKMS_USED_AFTER_FORK, mkms_session_new(kms, S("bob"), MKMS_ROLE_APP, NULL, &other, &error));
     FAILS(MKMS_USED_AFTER_FORK, mkms_encryptor_update(encryptor, B("x"), &buffer, &error));
     FAILS(MKMS_USED_AFTER_FORK, mkms_close(kms, &error));
-    /* The parent's store was open: SQLite's locks came along, and would be trusted. */
+    /* The parent had a store open, so SQLite in this process would trust locks that only the parent holds. */
     snprintf(url, sizeof url, "sqlite:%s.other", path);
     OK(mkms_config_new(url, strlen(url), &config, &error));
     OK(mkms_config_root_key_bytes(config, (const uint8_t *)"0123456789abcdef0123456789abcdef", 32, &error));
-    FAILS(MKMS_USED_AFTER_FORK, mkms_open(config, &anew, &error));
+    FAILS(MKMS_USED_AFTER_FORK, mkms_open(config, &opened, &error));
     OK(mkms_config_free(&config));
     OK(mkms_encryptor_free(&encryptor));
     OK(mkms_session_free(&session));
@@ -31,7 +32,7 @@ static void use_inherited(mkms_kms *kms, mkms_session *session, mkms_encryptor *
     CHECK(kms == NULL && session == NULL && encryptor == NULL);
 }
 
-/* Makes a key: parent and child must not make the same identifiers. */
+/* Creates a key. Parent and child must not create the same identifiers. */
 static void work(const char *path, const char *key) {
     mkms_kms *kms = open_store(path, "durable");
     mkms_session *session = admin(kms);
@@ -65,12 +66,12 @@ static void *change_what_is_shared(void *unused) {
     return NULL;
 }
 
-/* A call that a forked child makes: whatever the parent's threads were doing, it does not hang. */
-static void succeeds_or_knows_of_the_fork(mkms_status status) {
+/* A call in a forked child must not hang, whatever the parent's threads were doing. */
+static void succeeds_or_reports_the_fork(mkms_status status) {
     CHECK(status == MKMS_OK || status == MKMS_USED_AFTER_FORK);
 }
 
-/* Forks while another thread changes a context and a configuration: its locks come along, and nobody releases them. */
+/* Forks while another thread changes a context and a configuration: the child inherits locks that nobody releases. */
 static void forks_amid_changes(void) {
     enum { FORKS = 30 };
     pthread_t thread;
@@ -81,8 +82,8 @@ static void forks_amid_changes(void) {
         pid_t child = fork();
         if (child == 0) {
             alarm(30);
-            succeeds_or_knows_of_the_fork(mkms_context_set(shared_context, S("row"), S("2"), NULL));
-            succeeds_or_knows_of_the_fork(mkms_config_grace_days(shared_config, 8, NULL));
+            succeeds_or_reports_the_fork(mkms_context_set(shared_context, S("row"), S("2"), NULL));
+            succeeds_or_reports_the_fork(mkms_config_grace_days(shared_config, 8, NULL));
             _exit(0);
         }
         expect_success(child);
@@ -106,19 +107,19 @@ int main(int argc, char **argv) {
         _exit(0);
     }
     expect_success(child);
-    /* The parent is not disturbed. */
+    /* The parent's handles still work. */
     mkms_buffer *piece = NULL;
     OK(mkms_encryptor_update(encryptor, B("x"), &piece, &error));
     OK(mkms_buffer_free(&piece));
     OK(mkms_encryptor_free(&encryptor));
     OK(mkms_session_free(&session));
     close_store(&kms);
-    /* With nothing open at the fork, parent and child each open the store. */
+    /* If no store is open at the fork, both parent and child can open it. */
     child = fork();
     if (child == 0) {
         alarm(60);
         work(argv[1], "{\"name\":\"child\",\"type\":\"AES256_GCM\",\"purpose\":\"ENCRYPTION\"}");
-        /* Not exit(): what the parent's threads held is lost here, and is no leak of this process. */
+        /* Not exit(): a leak checker would report the memory of the parent's threads. */
         fflush(NULL);
         _exit(0);
     }

@@ -1,4 +1,4 @@
-/* The import of Mini KMS on Node: its ciphertexts decrypt, and its log is listed. KMS_TEST_IMPORT has the request. */
+/* Imports the data of Mini KMS on Node, decrypts its ciphertexts and lists its log. KMS_TEST_IMPORT has the request. */
 #include "check.h"
 
 /* Ciphertexts of tests/legacy/clean.json: with additional data, whose names keep their order, and without. */
@@ -13,15 +13,15 @@ static const uint8_t PLAIN_IV[12] = {0xb9, 0x07, 0xb7, 0x16, 0xd7, 0x83, 0x8c, 0
 static const uint8_t PLAIN_TAG[16] = {0x6b, 0x7d, 0x62, 0xd0, 0x8a, 0x61, 0x72, 0x58,
                                       0x5f, 0x90, 0x18, 0xea, 0x1a, 0x2d, 0x79, 0x26};
 
-/* What the progress callback was told last, and how often it was called. */
-typedef struct told {
+/* The last arguments of the progress callback, and the number of its calls. */
+typedef struct reported {
     mkms_import_stage stage;
     uint64_t done, total;
     int calls;
-} told;
+} reported;
 
-static void tell(void *user, mkms_import_stage stage, uint64_t done, uint64_t total) {
-    told *last = user;
+static void report_progress(void *user, mkms_import_stage stage, uint64_t done, uint64_t total) {
+    reported *last = user;
     CHECK(stage >= last->stage);
     last->stage = stage;
     last->done = done;
@@ -31,8 +31,8 @@ static void tell(void *user, mkms_import_stage stage, uint64_t done, uint64_t to
 
 static void imports(mkms_session *session, const char *request, const char *expected) {
     mkms_buffer *report = NULL;
-    told last = {0, 0, 0, 0};
-    OK(mkms_import_mini_kms(session, request, strlen(request), tell, &last, &report, &error));
+    reported last = {0, 0, 0, 0};
+    OK(mkms_import_mini_kms(session, request, strlen(request), report_progress, &last, &report, &error));
     CHECK(last.calls > 0 && last.stage == MKMS_IMPORT_FINISH && last.done == last.total);
     CHECK(contains(report, expected) && contains(report, "\"total\":5"));
     CHECK(contains(report, "\"kind\":\"grantDenied\""));

@@ -1,7 +1,8 @@
-/* Many calls, in queued mode, good ones and refused ones: the resident memory stays flat. loop STORE CALLS */
+/* Makes many calls in queued mode, some of which are refused, and checks that the resident memory does not grow:
+ * loop CALLS STORE */
 #include "check.h"
 
-/* Resident memory in KiB. */
+/* The resident memory in KiB. */
 static long resident(void) {
     char line[256];
     long size = 0;
@@ -40,7 +41,7 @@ int main(int argc, char **argv) {
     for (long call = 0; call < calls; call += 4) {
         call_all(session, context);
         if (call / 4 == calls / 40) {
-            /* Caches and queues have their size by now. */
+            /* Caches and queues have reached their size. */
             warm = resident();
         }
     }

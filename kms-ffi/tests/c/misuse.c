@@ -1,4 +1,4 @@
-/* Wrong calls: each gets a status and an error object, and changes nothing. */
+/* Wrong calls: each returns a status and an error object, and changes nothing. */
 #include "check.h"
 
 static void refuses_wrong_handles(mkms_kms *kms, mkms_session *session) {
@@ -7,7 +7,8 @@ static void refuses_wrong_handles(mkms_kms *kms, mkms_session *session) {
     mkms_session *other = NULL;
     OK(mkms_context_new(&context, &error));
     FAILS(MKMS_INVALID_ARGUMENT, mkms_encrypt((mkms_session *)kms, S("users"), B("x"), NULL, &buffer, NULL, &error));
-    FAILS(MKMS_INVALID_ARGUMENT, mkms_encrypt((mkms_session *)context, S("users"), B("x"), NULL, &buffer, NULL, &error));
+    FAILS(MKMS_INVALID_ARGUMENT, mkms_encrypt((mkms_session *)context, S("users"), B("x"), NULL, &buffer, NULL,
+          &error));
     FAILS(MKMS_INVALID_ARGUMENT,
           mkms_encrypt(session, S("users"), B("x"), (mkms_context *)session, &buffer, NULL, &error));
     FAILS(MKMS_INVALID_ARGUMENT, mkms_close((mkms_kms *)session, &error));
@@ -57,7 +58,7 @@ static void refuses_bad_lengths(mkms_session *session) {
     CHECK(length == SIZE_MAX);
 }
 
-/* Lengths that no memory has: they are refused before anything is read. */
+/* Lengths beyond any memory are refused before anything is read. */
 static void refuses_impossible_lengths(mkms_session *session) {
     const uint8_t *byte = (const uint8_t *)"x";
     const size_t huge = SIZE_MAX / 2;
@@ -79,7 +80,7 @@ static void refuses_impossible_lengths(mkms_session *session) {
           mkms_generate_data_key(session, S("users"), huge, NULL, &buffer, &sealed, NULL, &error));
     OK(mkms_encryptor_new(session, S("users"), NULL, &encryptor, &error));
     FAILS(MKMS_INVALID_ARGUMENT, mkms_encryptor_update(encryptor, byte, huge, &buffer, &error));
-    /* The stream goes on. */
+    /* The stream can continue. */
     OK(mkms_encryptor_update(encryptor, byte, 1, &buffer, &error));
     OK(mkms_buffer_free(&buffer));
     OK(mkms_encryptor_free(&encryptor));
@@ -89,7 +90,7 @@ static void refuses_impossible_lengths(mkms_session *session) {
     CHECK(buffer == NULL && sealed == NULL);
 }
 
-static void knows_older_and_newer_structs(mkms_kms *kms, mkms_session *session) {
+static void accepts_older_and_newer_structs(mkms_kms *kms, mkms_session *session) {
     struct newer {
         mkms_session_options options;
         uint64_t added;
@@ -111,7 +112,7 @@ static void knows_older_and_newer_structs(mkms_kms *kms, mkms_session *session) 
     OK(mkms_buffer_free(&buffer));
 }
 
-/* Sizes are asked for, and too small buffers refused, before anything is done: no record, nothing written. */
+/* A request for the needed size, or a buffer that is too small, has no effect: no record, nothing written. */
 static void records_nothing_for_small_buffers(mkms_session *session) {
     uint8_t place[512], small[16];
     size_t length = 0, needed = 0;
@@ -149,7 +150,7 @@ static void frees_once(mkms_kms *kms) {
     OK(mkms_session_free(NULL));
     mkms_error *none = NULL;
     OK(mkms_error_free(&none));
-    /* Without a place for an error object there is none. */
+    /* Without a pointer for it, no error object is created. */
     CHECK(mkms_close(NULL, NULL) == MKMS_INVALID_ARGUMENT);
 }
 
@@ -167,13 +168,14 @@ int main(int argc, char **argv) {
     refuses_bad_lengths(session);
     CHECK(records(session) == before);
     refuses_impossible_lengths(session);
-    knows_older_and_newer_structs(kms, session);
+    accepts_older_and_newer_structs(kms, session);
     records_nothing_for_small_buffers(session);
     frees_once(kms);
     OK(mkms_close(kms, &error));
     OK(mkms_close(kms, &error));
     FAILS(MKMS_CLOSED, mkms_encrypt(session, S("users"), B("x"), NULL, &buffer, NULL, &error));
-    FAILS(MKMS_CLOSED, mkms_create_key(session, S("{\"name\":\"late\",\"type\":\"AES256_GCM\",\"purpose\":\"ENCRYPTION\"}"),
+    FAILS(MKMS_CLOSED, mkms_create_key(session,
+          S("{\"name\":\"late\",\"type\":\"AES256_GCM\",\"purpose\":\"ENCRYPTION\"}"),
                                        &buffer, &error));
     OK(mkms_session_new(kms, S("bob"), MKMS_ROLE_APP, NULL, &other, &error));
     FAILS(MKMS_CLOSED, mkms_encrypt(other, S("users"), B("x"), NULL, &buffer, NULL, &error));

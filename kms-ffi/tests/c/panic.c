@@ -1,9 +1,8 @@
-/* A panic in the library becomes a status. */
+/* A panic in the library is reported as a status. */
 #include "check.h"
 
-/* Behind a feature: not in the header. */
+/* Exported only with a feature for tests, so the header does not declare it. */
 mkms_status mkms_test_panic(mkms_error **error);
-
 
 int main(void) {
     FAILS(MKMS_INTERNAL_PANIC, mkms_test_panic(&error));

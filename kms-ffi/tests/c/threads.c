@@ -1,4 +1,4 @@
-/* Eight threads on one session. */
+/* Eight threads use one session. */
 #include "check.h"
 
 #include <pthread.h>

@@ -1,4 +1,4 @@
-// The C++ header: handles that free themselves, exceptions, streams whose callbacks throw.
+// Tests the C++ header: handles that free themselves, exceptions, and streams whose callbacks throw.
 
 #include <algorithm>
 #include <array>
@@ -68,7 +68,7 @@ static void streams(const Session &session) {
     CHECK(caught);
 }
 
-/* The import's progress is told on this thread, and what its callback throws arrives here when the import has ended. */
+/* The progress callback runs on this thread. Its exception is rethrown here when the import has ended. */
 static void imports(const Session &session) {
     const char *request = std::getenv("KMS_TEST_IMPORT");
     CHECK(request != nullptr);
@@ -84,7 +84,8 @@ static void imports(const Session &session) {
     CHECK(last == ImportStage::finish && is_done);
     bool caught = false;
     try {
-        session.import_mini_kms(request, [](ImportStage, std::uint64_t, std::uint64_t) { throw std::string("enough"); });
+        session.import_mini_kms(request,
+                                [](ImportStage, std::uint64_t, std::uint64_t) { throw std::string("enough"); });
     } catch (const std::string &why) {
         caught = why == "enough";
     }

@@ -1,4 +1,4 @@
-//! Reads what the generated header declares.
+//! Parses the declarations of the generated header.
 
 use std::fs;
 
@@ -6,9 +6,9 @@ use std::fs;
 pub struct Function {
     /// Its name.
     pub name: String,
-    /// Its parameters: type and name.
+    /// The type and name of each parameter.
     pub parameters: Vec<(String, String)>,
-    /// The parameters that may be NULL, by its documentation.
+    /// The parameters that may be NULL according to the documentation of the function.
     pub nullable: Vec<String>,
 }
 
@@ -25,7 +25,7 @@ pub fn header() -> String {
     fs::read_to_string(super::root().join("include/mini_kms.h")).unwrap()
 }
 
-/// Documentation and code of each declaration, in order.
+/// The documentation and the code of each declaration, in order.
 fn pieces(header: &str) -> Vec<(String, String)> {
     let mut pieces = Vec::new();
     let (mut documentation, mut code, mut in_comment) = (String::new(), String::new(), false);
@@ -86,7 +86,7 @@ fn nullable(documentation: &str) -> Vec<String> {
     clauses.flat_map(names).collect()
 }
 
-/// Every struct with fields.
+/// The structs that are not opaque.
 pub fn structs(header: &str) -> Vec<Struct> {
     pieces(header).iter().filter_map(|(_, code)| structure(code)).collect()
 }

@@ -25,7 +25,7 @@ pub fn built() -> PathBuf {
     std::env::current_exe().unwrap().parent().unwrap().to_owned()
 }
 
-/// Whether this is the long run.
+/// Whether the long tests run (`tests/run --full`).
 pub fn is_full() -> bool {
     std::env::var("KMS_TEST_MODE").as_deref() == Ok("full")
 }
@@ -39,7 +39,7 @@ pub fn has(tool: &str) -> bool {
     found
 }
 
-/// A folder for programs, with the shared library as the loader looks for it.
+/// A folder for compiled programs, in which the loader finds the shared library.
 pub struct Bench {
     folder: TempDir,
 }
@@ -53,15 +53,15 @@ impl Bench {
         }
         bench
     }
-    /// A file in it.
+    /// The path of a file in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
-    /// The folder that everything is built in; it goes with this value.
+    /// The folder, which is removed when this value is dropped.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
-    /// Compiles a source of `tests/c` or one that lies in the folder, as pedantically as can be.
+    /// Compiles a source file with all warnings as errors, and returns the program.
     pub fn compile(&self, compiler: &str, source: &Path, flags: &[&str]) -> PathBuf {
         let program = self.path(&format!("{}-{compiler}{}", source.file_stem().unwrap().display(), flags.len()));
         let is_c = source.extension().is_some_and(|ending| ending == "c");
@@ -72,7 +72,7 @@ impl Bench {
         succeed(&mut command);
         program
     }
-    /// Runs a program with the library, through a wrapper such as valgrind if there is one, on a new store.
+    /// Runs a program on a new store, under a wrapper such as valgrind unless `wrapper` is empty.
     pub fn run(&self, wrapper: &[&str], program: &Path) -> Output {
         let store = tempfile::tempdir_in(self.folder()).unwrap();
         let mut words: Vec<std::ffi::OsString> = wrapper.iter().map(Into::into).collect();
@@ -85,7 +85,7 @@ impl Bench {
     }
 }
 
-/// The request of `import.c`: the files of an older version of Mini KMS on Node.
+/// The import request of `import.c`. Its source is the files of an older version of Mini KMS on Node.
 fn import_request() -> String {
     let legacy = root().join("tests/legacy");
     let known: serde_json::Value =
@@ -107,13 +107,13 @@ pub fn succeed(command: &mut Command) -> Output {
     output
 }
 
-/// A source among the test programs.
+/// The path of a test program's source file.
 pub fn source(name: &str) -> PathBuf {
     crate_dir().join("tests/c").join(name)
 }
 
-/// Holds a text against a committed file; `MINI_KMS_BLESS=1` writes it anew.
-pub fn hold(text: &str, committed: &Path) {
+/// Compares a text with a committed file. `MINI_KMS_BLESS=1` rewrites the file.
+pub fn compare(text: &str, committed: &Path) {
     if std::env::var_os("MINI_KMS_BLESS").is_some() {
         fs::create_dir_all(committed.parent().unwrap()).unwrap();
         fs::write(committed, text).unwrap();
@@ -121,5 +121,5 @@ pub fn hold(text: &str, committed: &Path) {
     let expected = fs::read_to_string(committed).unwrap_or_default();
     let differing = text.lines().zip(expected.lines()).find(|(made, wanted)| made != wanted);
     let differing = differing.map(|(made, wanted)| format!("{made}\ninstead of\n{wanted}")).unwrap_or_default();
-    assert!(text == expected, "{} differs; MINI_KMS_BLESS=1 writes it anew\n{differing}", committed.display());
+    assert!(text == expected, "{} differs; MINI_KMS_BLESS=1 rewrites it\n{differing}", committed.display());
 }

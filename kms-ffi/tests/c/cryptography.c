@@ -1,4 +1,4 @@
-/* The life of two keys: every kind of call once, with what it gives. */
+/* Calls every cryptographic function and checks its results. */
 #include "check.h"
 
 static const char plaintext[] = "4111 1111 1111 1111";
@@ -48,8 +48,9 @@ static void encrypts_into(mkms_session *session) {
     OK(mkms_ciphertext_max(sizeof plaintext - 1, &most, &error));
     CHECK(most <= sizeof place);
     memcpy(place, plaintext, sizeof plaintext - 1);
-    /* In place: the output may be the memory of the input. */
-    OK(mkms_encrypt_into(session, S("users"), place, sizeof plaintext - 1, NULL, place, sizeof place, &length, NULL, &error));
+    /* The output buffer may be the input buffer. */
+    OK(mkms_encrypt_into(session, S("users"), place, sizeof plaintext - 1, NULL, place, sizeof place, &length, NULL,
+                         &error));
     CHECK(length > sizeof plaintext && length <= most);
     OK(mkms_decrypt_into(session, place, length, NULL, place, sizeof place, &length, NULL, &error));
     CHECK(length == sizeof plaintext - 1 && memcmp(place, plaintext, length) == 0);
@@ -63,17 +64,21 @@ static void signs(mkms_session *session) {
     bool valid = false;
     OK(mkms_sign(session, S("invoices"), B("42 EUR"), MKMS_SIGN_RSA_PSS_SHA256, &signature, NULL, &error));
     OK(mkms_buffer_get(signature, &data, &length, &error));
-    OK(mkms_verify(session, S("invoices"), 0, B("42 EUR"), data, length, MKMS_SIGN_RSA_PSS_SHA256, &valid, NULL, &error));
+    OK(mkms_verify(session, S("invoices"), 0, B("42 EUR"), data, length, MKMS_SIGN_RSA_PSS_SHA256, &valid, NULL,
+                   &error));
     CHECK(valid);
-    OK(mkms_verify(session, S("invoices"), 1, B("43 EUR"), data, length, MKMS_SIGN_RSA_PSS_SHA256, &valid, NULL, &error));
+    OK(mkms_verify(session, S("invoices"), 1, B("43 EUR"), data, length, MKMS_SIGN_RSA_PSS_SHA256, &valid, NULL,
+                   &error));
     CHECK(!valid);
     OK(mkms_buffer_free(&signature));
-    OK(mkms_sign_into(session, S("invoices"), B("1"), MKMS_SIGN_RSA_PKCS1_SHA256, place, sizeof place, &length, NULL, &error));
+    OK(mkms_sign_into(session, S("invoices"), B("1"), MKMS_SIGN_RSA_PKCS1_SHA256, place, sizeof place, &length, NULL,
+                      &error));
     CHECK(length == sizeof place);
     OK(mkms_sign_with_version(session, S("invoices"), 1, B("1"), MKMS_SIGN_RSA_PKCS1_SHA256, &signature, NULL, &error));
     CHECK(equals(signature, place, sizeof place));
     OK(mkms_buffer_free(&signature));
-    FAILS(MKMS_WRONG_KEY_TYPE, mkms_sign(session, S("users"), B("1"), MKMS_SIGN_RSA_PSS_SHA256, &signature, NULL, &error));
+    FAILS(MKMS_WRONG_KEY_TYPE, mkms_sign(session, S("users"), B("1"), MKMS_SIGN_RSA_PSS_SHA256, &signature, NULL,
+          &error));
     FAILS(MKMS_INVALID_ARGUMENT, mkms_sign(session, S("invoices"), B("1"), 77, &signature, NULL, &error));
 }
 
@@ -92,7 +97,8 @@ static void makes_data_keys(mkms_session *session) {
     OK(mkms_buffer_free(&opened));
     OK(mkms_generate_data_key(session, S("users"), 32, NULL, NULL, &wrapped, NULL, &error));
     OK(mkms_buffer_free(&wrapped));
-    OK(mkms_generate_data_key_into(session, S("users"), key, sizeof key, NULL, ciphertext, sizeof ciphertext, &length, NULL, &error));
+    OK(mkms_generate_data_key_into(session, S("users"), key, sizeof key, NULL, ciphertext, sizeof ciphertext, &length,
+                                   NULL, &error));
     OK(mkms_decrypt(session, ciphertext, length, NULL, &opened, NULL, &error));
     CHECK(equals(opened, key, sizeof key));
     OK(mkms_buffer_free(&opened));
@@ -116,14 +122,15 @@ static void works_in_batches(mkms_session *session) {
     CHECK(result.status == MKMS_KEY_NOT_FOUND && strcmp(result.name, "KeyNotFound") == 0 && result.data == NULL);
     OK(mkms_results_get(sealed, 2, &result, &error));
     CHECK(result.status == MKMS_OK && result.version == 1 && result.name == NULL && strlen(result.key_id) == 36);
-    mkms_decrypt_item item = {sizeof item, result.data, result.data_len, NULL, NULL, 0, NULL, 0, NULL, 0, 0, 0, NULL, 0, 0};
+    mkms_decrypt_item item = {sizeof item, result.data, result.data_len, NULL, NULL, 0, NULL, 0, NULL, 0, 0, 0, NULL,
+                              0, 0};
     OK(mkms_decrypt_batch(session, &item, 1, &opened, &error));
     OK(mkms_results_get(opened, 0, &result, &error));
     CHECK(result.data_len == 5 && memcmp(result.data, "three", 5) == 0);
     FAILS(MKMS_INVALID_ARGUMENT, mkms_results_get(opened, 1, &result, &error));
-    mkms_reencrypt_item anew = {sizeof anew, item.ciphertext, item.ciphertext_len, NULL, NULL, 0, NULL};
+    mkms_reencrypt_item reencrypt = {sizeof reencrypt, item.ciphertext, item.ciphertext_len, NULL, NULL, 0, NULL};
     OK(mkms_results_free(&opened));
-    OK(mkms_reencrypt_batch(session, &anew, 1, &opened, &error));
+    OK(mkms_reencrypt_batch(session, &reencrypt, 1, &opened, &error));
     OK(mkms_results_get(opened, 0, &result, &error));
     CHECK(result.status == MKMS_OK && result.data_len == item.ciphertext_len);
     OK(mkms_results_free(&opened));
@@ -132,7 +139,8 @@ static void works_in_batches(mkms_session *session) {
     mkms_sign_item sign = {sizeof sign, S("invoices"), B("a"), MKMS_SIGN_RSA_PSS_SHA256, 0};
     OK(mkms_sign_batch(session, &sign, 1, &sealed, &error));
     OK(mkms_results_get(sealed, 0, &result, &error));
-    mkms_verify_item verify = {sizeof verify, S("invoices"), B("a"), result.data, result.data_len, MKMS_SIGN_RSA_PSS_SHA256, 0};
+    mkms_verify_item verify = {sizeof verify, S("invoices"), B("a"), result.data, result.data_len,
+                               MKMS_SIGN_RSA_PSS_SHA256, 0};
     OK(mkms_verify_batch(session, &verify, 1, &opened, &error));
     OK(mkms_results_get(opened, 0, &result, &error));
     CHECK(result.status == MKMS_OK && result.valid == 1 && result.data == NULL);
@@ -189,7 +197,7 @@ static void streams(mkms_session *session) {
     struct pipe_state cut = {sealed, opened, to.output_len - 1, 0, 0, ROOM, 0};
     FAILS(MKMS_DECRYPTION_FAILED, mkms_decrypt_stream(session, NULL, read_some, write_all, &cut, NULL, &error));
 
-    /* Piece by piece, what one way made is read by the other. */
+    /* The incremental functions read a stream that the functions with callbacks wrote, and the other way round. */
     mkms_decryptor *decryptor = NULL;
     mkms_buffer *piece = NULL;
     const uint8_t *data = NULL;

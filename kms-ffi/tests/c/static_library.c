@@ -1,4 +1,4 @@
-/* The static library beside the system's SQLite and another Rust static library: each uses its own. */
+/* Uses the static library together with the system's SQLite and another static Rust library. */
 #include "check.h"
 
 #ifdef WITH_SQLITE
