@@ -6,11 +6,11 @@ use axum::http::StatusCode;
 use kms_http::auth::AuthError;
 use kms_http::auth::oidc::OidcVerifier;
 use kms_http::settings::OidcSettings;
+use kms_test_support::issuer::{Fault, Issuer, SigningKey};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use crate::issuer::{Fault, Issuer, SigningKey};
-use crate::{alice, claims, refused, settings, verifier};
+use crate::{Authenticate, alice, claims, refused, settings, verifier};
 
 /// Settings with which every token causes a request for the issuer's keys.
 fn eager(issuer: &Issuer) -> OidcSettings {

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod availability;
-mod issuer;
 mod tokens;
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,7 +13,19 @@ use kms_http::settings::OidcSettings;
 use kms_lib::Role;
 use serde_json::{Value, json};
 
-use issuer::Issuer;
+use kms_test_support::issuer::Issuer;
+
+/// Authenticates with a token in the steps of the service: finds the key that the token names, then verifies the token.
+trait Authenticate {
+    async fn authenticate(&self, token: &str) -> Result<(String, Role), AuthError>;
+}
+
+impl Authenticate for OidcVerifier {
+    async fn authenticate(&self, token: &str) -> Result<(String, Role), AuthError> {
+        let key = self.key_of(token).await?;
+        self.verify(token, &key)
+    }
+}
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()

@@ -4,7 +4,9 @@ use kms_http::settings::OidcSettings;
 use kms_lib::Role;
 use serde_json::{Value, json};
 
-use crate::issuer::{Issuer, SigningKey, base64url};
+use kms_test_support::issuer::{Issuer, SigningKey, base64url};
+
+use crate::Authenticate;
 use crate::{alice, claims, now, refused, settings, verifier};
 
 fn with(mut claims: Value, name: &str, value: Value) -> Value {

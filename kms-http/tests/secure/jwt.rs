@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::common::{Answer, Server};
-use crate::issuer::{Issuer, SigningKey, base64url};
+use kms_test_support::issuer::{Issuer, SigningKey, base64url};
 
 /// Claims that are valid for an hour.
 fn claims(issuer: &Issuer, subject: &str, role: &str) -> Value {

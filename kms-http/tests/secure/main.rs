@@ -8,9 +8,6 @@ mod client;
 mod common;
 mod floods;
 mod frames;
-#[path = "../oidc/issuer.rs"]
-#[allow(dead_code)]
-mod issuer;
 mod jwt;
 mod socket;
 mod streams;

@@ -2,8 +2,8 @@
 
 use std::error::Error as _;
 
-use crate::at;
 use crate::common::{Place, actor, admin, check_usable, code};
+use crate::{at, backed_up};
 use kms_lib::{Config, Context, ErrorCode, Kms, NewKey, Role};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,10 +105,7 @@ async fn a_backup_has_its_name_only_once_it_is_recorded() {
 #[tokio::test]
 async fn bad_backups_are_refused() {
     let place = Place::new();
-    let kms = place.open().await;
-    admin(&kms).create_key(NewKey::aes("k")).await.unwrap();
-    let to = place.folder.path().join("backup.db");
-    kms.session(actor("alice", Role::Admin)).backup(&to).await.unwrap();
+    let (kms, to) = backed_up(&place, &place.config()).await;
     kms.close().await.unwrap();
     let other_key = Config::new(place.url()).root_key_bytes([8; 32]);
     assert_eq!(code(Kms::verify_backup(&other_key, &to).await), ErrorCode::WrongRootKey);

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::common::{Place, actor, admin, check_usable, code};
-use crate::{at, remove_store};
+use crate::common::{Place, admin, check_usable, code};
+use crate::{at, backed_up, backup, remove_store};
 use kms_lib::{Action, AuditQuery, Context, ErrorCode, Kms, NewGrant, NewKey, NewToken, Paging, Permission, Role};
 
 #[tokio::test]
@@ -21,16 +21,14 @@ async fn a_restore_is_compared_before_and_detected_afterwards() {
     let grant = session.put_grant(NewGrant::new("shop", Role::App).on_all_keys().allow(granted)).await.unwrap();
     let token = session.create_token(NewToken::new("shop", Role::App)).await.unwrap();
     crate::common::output::secret(token.token.as_bytes());
-    let to = place.folder.path().join("backup.db");
-    let alice = actor("alice", Role::Admin);
-    kms.session(alice.clone()).backup(&to).await.unwrap();
-    assert_eq!(kms.session(alice.clone()).compare_backup(&to).await.unwrap().lost_records, 1);
+    let to = backup(&place, &kms).await;
+    assert_eq!(session.compare_backup(&to).await.unwrap().lost_records, 1);
     session.revoke_key("a").await.unwrap();
     session.schedule_deletion("b", None).await.unwrap();
     session.revoke_version("c", 1).await.unwrap();
     session.revoke_grant(grant.id).await.unwrap();
     session.revoke_credential(token.credential.id).await.unwrap();
-    let back = kms.session(alice.clone()).compare_backup(&to).await.unwrap();
+    let back = session.compare_backup(&to).await.unwrap();
     assert_eq!(back.keys, ["a", "b"]);
     assert_eq!(back.versions, [("a".to_owned(), 1), ("c".to_owned(), 1)]);
     assert_eq!(back.grants, [("shop".to_owned(), "*".to_owned())]);
@@ -85,9 +83,7 @@ async fn a_comparison_lists_what_a_restore_changes_and_loses() {
     session.rotate_key("windowed", None).await.unwrap();
     let wide = [Permission::Encrypt, Permission::Decrypt];
     session.put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(wide)).await.unwrap();
-    let alice = actor("alice", Role::Admin);
-    let to = place.folder.path().join("backup.db");
-    kms.session(alice.clone()).backup(&to).await.unwrap();
+    let to = backup(&place, &kms).await;
 
     session.rotate_key("rotated", None).await.unwrap();
     let lost = session.encrypt("rotated", b"x", &none).await.unwrap().ciphertext;
@@ -100,7 +96,7 @@ async fn a_comparison_lists_what_a_restore_changes_and_loses() {
     session.put_grant(NewGrant::new("late", Role::App).on_all_keys().allow(wide[..1].iter().copied())).await.unwrap();
     let token = session.create_token(NewToken::new("late", Role::App)).await.unwrap();
     crate::common::output::secret(token.token.as_bytes());
-    let found = kms.session(alice.clone()).compare_backup(&to).await.unwrap();
+    let found = session.compare_backup(&to).await.unwrap();
     assert_eq!(found.disabled_keys, ["off"]);
     assert_eq!(found.disabled_versions, [("version-off".to_owned(), 1)]);
     assert_eq!(found.shortened_windows, [("windowed".to_owned(), 1)]);
@@ -183,10 +179,7 @@ async fn a_copy_of_files_is_not_a_backup() {
 async fn a_restore_follows_no_link_and_replaces_no_file() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     let place = Place::new();
-    let kms = place.open().await;
-    admin(&kms).create_key(NewKey::aes("k")).await.unwrap();
-    let to = place.folder.path().join("backup.db");
-    kms.session(actor("alice", Role::Admin)).backup(&to).await.unwrap();
+    let (kms, to) = backed_up(&place, &place.config()).await;
     kms.close().await.unwrap();
     std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o444)).unwrap();
     let before = std::fs::read(&to).unwrap();

@@ -1,8 +1,8 @@
 //! Tests of the high-water file, which reveals that a store was rolled back.
 
-use crate::common::{Place, actor, admin, check_usable, code};
-use crate::{at, remove_store};
-use kms_lib::{Context, ErrorCode, Kms, NewKey, Role};
+use crate::common::{Place, admin, check_usable, code};
+use crate::{at, backed_up, remove_store};
+use kms_lib::{Context, ErrorCode, Kms, NewKey};
 
 /// The store was rolled back and then used by a process without the high-water file, until it had more records than the
 /// file names.
@@ -11,12 +11,8 @@ async fn a_store_that_was_rolled_back_and_used_is_noticed() {
     let place = Place::new();
     let water = place.folder.path().join("high-water");
     let config = place.config().high_water(&water);
-    let kms = Kms::open(config.clone()).await.unwrap();
-    let session = admin(&kms);
-    session.create_key(NewKey::aes("a")).await.unwrap();
-    let to = place.folder.path().join("backup.db");
-    kms.session(actor("alice", Role::Admin)).backup(&to).await.unwrap();
-    session.revoke_key("a").await.unwrap();
+    let (kms, to) = backed_up(&place, &config).await;
+    admin(&kms).revoke_key("a").await.unwrap();
     kms.close().await.unwrap();
     // A store that was used without the file, but not rolled back, is accepted.
     let kms = place.open().await;
@@ -65,12 +61,8 @@ async fn a_restore_to_a_new_place_is_noticed() {
     let folder = place.folder.path().join("marks");
     std::fs::create_dir(&folder).unwrap();
     let config = place.config().high_water(folder.join("high-water-kms.db"));
-    let kms = Kms::open(config.clone()).await.unwrap();
-    let session = admin(&kms);
-    session.create_key(NewKey::aes("a")).await.unwrap();
-    let to = place.folder.path().join("backup.db");
-    kms.session(actor("alice", Role::Admin)).backup(&to).await.unwrap();
-    session.revoke_key("a").await.unwrap();
+    let (kms, to) = backed_up(&place, &config).await;
+    admin(&kms).revoke_key("a").await.unwrap();
     // High-water files of other stores, and malformed ones, are ignored.
     let other = Place::new();
     let theirs = Kms::open(other.config().high_water(folder.join("high-water-other.db"))).await.unwrap();
@@ -88,7 +80,7 @@ async fn a_restore_to_a_new_place_is_noticed() {
     // At a third place, the file of the former store counts again: an acknowledgement holds for one place only.
     let kms = Kms::open(elsewhere).await.unwrap();
     let next = place.folder.path().join("next.backup");
-    kms.session(actor("alice", Role::Admin)).backup(&next).await.unwrap();
+    admin(&kms).backup(&next).await.unwrap();
     kms.close().await.unwrap();
     let third = at(&place, "third.db").high_water(folder.join("high-water-third.db"));
     std::fs::remove_file(folder.join("high-water-elsewhere.db")).unwrap();
@@ -105,11 +97,7 @@ async fn a_fork_of_the_log_is_noticed() {
         let place = Place::new();
         let water = place.folder.path().join("high-water");
         let config = place.config().high_water(&water);
-        let kms = Kms::open(config.clone()).await.unwrap();
-        let session = admin(&kms);
-        session.create_key(NewKey::aes("a")).await.unwrap();
-        let to = place.folder.path().join("backup.db");
-        kms.session(actor("alice", Role::Admin)).backup(&to).await.unwrap();
+        let (kms, to) = backed_up(&place, &config).await;
         kms.close().await.unwrap();
         let former = place.folder.path().join("former.db");
         std::fs::copy(place.file(), &former).unwrap();

@@ -1,40 +1,25 @@
 //! Tests of concurrent importers, and of an importer that continues after another one has begun.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kms_lib::{ErrorCode, GrantFilter, ImportJob, ImportSource, KeyState, Kms, Paging};
-use kms_test_support::Server;
+use kms_test_support::{Bound, Server, bounded_proxy};
 
 use crate::common::{admin, code, whole_log};
 use crate::runs::multiply;
 use crate::{Original, import, locked, original, place, server};
 
-/// A proxy in front of a port of this machine. While it is closed, it holds back the server's data after this many
-/// bytes. Returns its port.
-fn holding(server: u16, is_closed: Arc<AtomicBool>, open_bytes: usize) -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        let (client, _) = listener.accept().unwrap();
-        let upstream = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).unwrap();
-        let (mut from, mut to) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
-        std::thread::spawn(move || std::io::copy(&mut from, &mut to));
-        let (mut buffer, mut passed) = ([0; 4096], 0);
-        while let Ok(read @ 1..) = (&upstream).read(&mut buffer) {
-            passed += read;
-            while is_closed.load(Ordering::SeqCst) && passed > open_bytes {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            if (&client).write_all(&buffer[..read]).is_err() {
-                break;
-            }
-        }
-    });
-    port
+/// A source with some hundred keys, and an empty store. Returns from the test if there is no server.
+macro_rules! large {
+    () => {{
+        let original = original!("clean");
+        multiply(&original, 300);
+        let place = place();
+        let kms = place.open().await;
+        (original, place, kms)
+    }};
 }
 
 /// An import that waits halfway.
@@ -48,7 +33,7 @@ impl Stale {
     fn start(kms: &Kms, original: &Original, is_closed: bool, open_bytes: usize) -> Self {
         let is_closed = Arc::new(AtomicBool::new(is_closed));
         let port = locked(server().unwrap()).port();
-        let held = holding(port, Arc::clone(&is_closed), open_bytes);
+        let held = bounded_proxy(port, Bound::Hold(open_bytes, Arc::clone(&is_closed)));
         let url = original.url.replace(&format!(":{port}/"), &format!(":{held}/"));
         let source = ImportSource::parse(&url).unwrap().master_secret(original.secret());
         let session = admin(kms);
@@ -77,10 +62,7 @@ impl Stale {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_superseded_run_writes_nothing_more() {
-    let original = original!("clean");
-    multiply(&original, 300);
-    let place = place();
-    let kms = place.open().await;
+    let (original, _place, kms) = large!();
     let session = admin(&kms);
     let stale = Stale::begin(&kms, &original).await;
     // The superseded run read the source before this change.
@@ -107,10 +89,7 @@ async fn a_superseded_run_writes_nothing_more() {
 /// A run that read the source before another run, and begins to write after it, reads the source again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_begins_last_reads_the_latest_state() {
-    let original = original!("clean");
-    multiply(&original, 300);
-    let place = place();
-    let kms = place.open().await;
+    let (original, _place, kms) = large!();
     let session = admin(&kms);
     // The run waits during the check of the master secret: in its first snapshot, before it begins.
     let stale = Stale::start(&kms, &original, true, 12_000);
@@ -130,10 +109,7 @@ async fn a_run_that_begins_last_reads_the_latest_state() {
 /// A run reads one state of the source, whatever changes there in the meantime; the next run imports the changes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_reads_one_snapshot() {
-    let original = original!("clean");
-    multiply(&original, 300);
-    let place = place();
-    let kms = place.open().await;
+    let (original, _place, kms) = large!();
     let session = admin(&kms);
     let stale = Stale::begin(&kms, &original).await;
     original.sql(
@@ -157,10 +133,7 @@ async fn a_run_reads_one_snapshot() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_written_once_the_import_is_finalized() {
-    let original = original!("clean");
-    multiply(&original, 300);
-    let place = place();
-    let kms = place.open().await;
+    let (original, _place, kms) = large!();
     let session = admin(&kms);
     let stale = Stale::begin(&kms, &original).await;
     original.sql("DELETE FROM grants WHERE principal = 'svc-any'");

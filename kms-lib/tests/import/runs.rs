@@ -4,41 +4,13 @@ use kms_lib::{
     Actor, AuditQuery, Context, ErrorCode, GrantFilter, ImportFindingKind, ImportJob, KeyState, NewGrant, NewKey,
     Paging, Permission, Role, SignatureAlgorithm, VersionState,
 };
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use kms_test_support::Server;
+use kms_test_support::{Bound, Server, bounded_proxy};
 
 use crate::common::{Place, admin, code, whole_log};
 use crate::{Original, import, locked, original, place, server};
-
-/// A proxy in front of a port of this machine, which cuts the connection after this many bytes of the server. Returns
-/// its port.
-fn cutting(server: u16, bytes: usize) -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        let (client, _) = listener.accept().unwrap();
-        let upstream = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).unwrap();
-        let (mut from, mut to) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
-        std::thread::spawn(move || std::io::copy(&mut from, &mut to));
-        let mut left = bytes;
-        let mut buffer = [0; 512];
-        while left > 0 {
-            let length = left.min(buffer.len());
-            let Ok(read @ 1..) = (&upstream).read(&mut buffer[..length]) else { break };
-            if (&client).write_all(&buffer[..read]).is_err() {
-                break;
-            }
-            left -= read;
-        }
-        let _ = client.shutdown(Shutdown::Both);
-        let _ = upstream.shutdown(Shutdown::Both);
-    });
-    port
-}
 
 /// Adds this many copies of a key of the original, with different ids and names.
 pub fn multiply(original: &Original, copies: u32) {
@@ -314,7 +286,7 @@ async fn a_run_is_continued_after_its_connection_was_cut() {
     let mut cut = 0;
     // The connection is cut after different numbers of bytes, so that every stage is interrupted.
     for bytes in (2_000..60_000).step_by(4_000) {
-        let url = original.url.replace(&format!(":{port}/"), &format!(":{}/", cutting(port, bytes)));
+        let url = original.url.replace(&format!(":{port}/"), &format!(":{}/", bounded_proxy(port, Bound::Cut(bytes))));
         let source = kms_lib::ImportSource::parse(&url).unwrap().master_secret(original.secret());
         match session.import_mini_kms(&source, &ImportJob::default()).await {
             Ok(_) => break,

@@ -6,10 +6,13 @@
 pub mod authority;
 pub mod aws;
 mod aws_proxy;
+mod bounded_proxy;
 mod certificates;
 #[cfg(feature = "engine")]
 pub mod engine;
 mod galera;
+#[cfg(feature = "oidc")]
+pub mod issuer;
 mod mariadb;
 mod metadata;
 mod moto;
@@ -19,6 +22,7 @@ mod process;
 mod proxy;
 
 pub use aws_proxy::{AwsProxy, Fault, Seen};
+pub use bounded_proxy::{Bound, bounded_proxy};
 pub use certificates::Certificates;
 pub use galera::Galera;
 pub use mariadb::MariaDb;

@@ -88,12 +88,6 @@ impl OidcVerifier {
         Ok(())
     }
 
-    /// Verifies a token and returns its principal and role.
-    pub async fn authenticate(&self, token: &str) -> Result<(String, Role), AuthError> {
-        let key = self.key_of(token).await?;
-        self.verify(token, &key)
-    }
-
     /// Finds the issuer's key that a token names. Fetches the issuer's keys if it is unknown.
     pub async fn key_of(&self, token: &str) -> Result<TokenKey, AuthError> {
         let header = acceptable_header(token)?;

@@ -1,5 +1,8 @@
-//! An OpenID Connect issuer on the loopback interface, with real keys. Tests choose its faults.
+//! An OpenID Connect issuer on the loopback interface, with real keys (feature `oidc`). Tests choose its faults.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
+
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,14 +23,16 @@ use axum::routing::get;
 use axum::serve::Listener;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use kms_http::settings::TlsSettings;
-use kms_http::tls::TlsServer;
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+/// These bytes in base64url without padding (RFC 4648).
 pub fn base64url(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
@@ -40,15 +45,19 @@ enum Pair {
 
 /// A signing key of the issuer, or of an attacker.
 pub struct SigningKey {
+    /// The key id in headers of tokens and in the key set.
     pub id: String,
+    /// The name of the algorithm (RFC 7518).
     pub algorithm: &'static str,
     pair: Pair,
 }
 
 impl SigningKey {
+    /// An RSA key for PKCS#1 v1.5 with SHA-256.
     pub fn rs256(id: &str) -> Self {
         Self::rsa(id, "RS256", KeySize::Rsa2048, &RSA_PKCS1_SHA256)
     }
+    /// An RSA key for PSS with SHA-256.
     pub fn ps256(id: &str) -> Self {
         Self::rsa(id, "PS256", KeySize::Rsa2048, &RSA_PSS_SHA256)
     }
@@ -56,9 +65,11 @@ impl SigningKey {
         let pair = Pair::Rsa(RsaKeyPair::generate(size).unwrap(), encoding);
         Self { id: id.to_owned(), algorithm, pair }
     }
+    /// A key on the curve P-256 with SHA-256.
     pub fn es256(id: &str) -> Self {
         Self::ec(id, "ES256", "P-256", &ECDSA_P256_SHA256_FIXED_SIGNING)
     }
+    /// A key on the curve P-384 with SHA-384.
     pub fn es384(id: &str) -> Self {
         Self::ec(id, "ES384", "P-384", &ECDSA_P384_SHA384_FIXED_SIGNING)
     }
@@ -66,10 +77,12 @@ impl SigningKey {
         let pair = Pair::Ec(EcdsaKeyPair::generate(kind).unwrap(), curve);
         Self { id: id.to_owned(), algorithm, pair }
     }
+    /// An Ed25519 key.
     pub fn eddsa(id: &str) -> Self {
         Self { id: id.to_owned(), algorithm: "EdDSA", pair: Pair::Ed(Ed25519KeyPair::generate().unwrap()) }
     }
 
+    /// Signs a message.
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match &self.pair {
@@ -101,6 +114,7 @@ impl SigningKey {
         jwk["kid"] = json!(self.id);
         jwk
     }
+    /// The public key as a JWK with `alg` and `use`.
     pub fn jwk(&self) -> Value {
         let mut jwk = self.bare_jwk();
         jwk["alg"] = json!(self.algorithm);
@@ -125,9 +139,11 @@ impl SigningKey {
         ]
     }
 
+    /// A token with these claims.
     pub fn token(&self, claims: &Value) -> String {
         self.token_with(&json!({"alg": self.algorithm, "kid": self.id, "typ": "JWT"}), claims)
     }
+    /// A token with this header and these claims.
     pub fn token_with(&self, header: &Value, claims: &Value) -> String {
         let message = format!("{}.{}", base64url(header.to_string()), base64url(claims.to_string()));
         let signature = base64url(self.sign(message.as_bytes()));
@@ -138,8 +154,11 @@ impl SigningKey {
 /// A faulty response of the issuer.
 #[derive(Clone)]
 pub enum Fault {
+    /// A response with this status and no body.
     Status(StatusCode),
+    /// A redirect to this URL.
     Redirect(String),
+    /// This body instead of the document.
     Body(Vec<u8>),
     /// A response of endless chunks, without `content-length`.
     Endless,
@@ -147,11 +166,17 @@ pub enum Fault {
     Silence,
 }
 
+/// The state that the issuer shares with the test.
 pub struct Shared {
+    /// The key set.
     pub keys: Mutex<Value>,
+    /// The discovery document.
     pub discovery: Mutex<Value>,
+    /// The fault of responses with the key set.
     pub key_fault: Mutex<Option<Fault>>,
+    /// The fault of responses with the discovery document.
     pub discovery_fault: Mutex<Option<Fault>>,
+    /// The number of requests for the key set.
     pub key_requests: AtomicUsize,
     /// One permit for each request for the key set.
     pub arrived: Semaphore,
@@ -159,14 +184,19 @@ pub struct Shared {
     pub gate: Mutex<Option<Arc<Semaphore>>>,
 }
 
+/// A running issuer.
 pub struct Issuer {
+    /// The issuer's identifier, which is also its URL.
     pub url: String,
+    /// The address on which it listens.
     pub address: SocketAddr,
+    /// Its documents and faults, which the test may change at any time.
     pub shared: Arc<Shared>,
     running: Option<JoinHandle<()>>,
 }
 
 impl Issuer {
+    /// Starts an issuer that publishes these keys.
     pub async fn start(keys: &[&SigningKey]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -175,20 +205,18 @@ impl Issuer {
         issuer
     }
 
-    /// Starts an issuer at `https://HOST:PORT`. Its certificate and key are `server.pem` and `server.key` in `folder`.
+    /// Starts an issuer at `https://HOST:PORT`. Its certificate, which signs itself, is `server.pem` in `folder`.
     pub async fn start_https(host: &str, folder: &Path, keys: &[&SigningKey]) -> Self {
         let generated = rcgen::generate_simple_self_signed(vec![host.to_owned()]).unwrap();
-        let files = TlsSettings {
-            certificate_file: folder.join("server.pem"),
-            key_file: folder.join("server.key"),
-            ..TlsSettings::default()
-        };
-        std::fs::write(&files.certificate_file, generated.cert.pem()).unwrap();
-        std::fs::write(&files.key_file, generated.signing_key.serialize_pem()).unwrap();
+        std::fs::write(folder.join("server.pem"), generated.cert.pem()).unwrap();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(generated.signing_key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(vec![generated.cert.der().clone()], key).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut issuer = Self::prepare(format!("https://{host}:{}", address.port()), address, keys);
-        issuer.serve(TlsListener { listener, tls: TlsServer::open(files).unwrap() });
+        issuer.serve(TlsListener { listener, tls: TlsAcceptor::from(Arc::new(config)) });
         issuer
     }
 
@@ -208,12 +236,15 @@ impl Issuer {
         issuer
     }
 
+    /// Replaces the published keys.
     pub fn publish(&self, keys: &[&SigningKey]) {
         self.publish_raw(json!({"keys": keys.iter().map(|key| key.jwk()).collect::<Vec<_>>()}));
     }
+    /// Replaces the key set.
     pub fn publish_raw(&self, keys: Value) {
         *self.shared.keys.lock().unwrap() = keys;
     }
+    /// The number of requests for the key set so far.
     pub fn key_requests(&self) -> usize {
         self.shared.key_requests.load(Ordering::SeqCst)
     }
@@ -233,6 +264,7 @@ impl Issuer {
             let _ = running.await;
         }
     }
+    /// Listens again at the same address.
     pub async fn start_again(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.serve(listener);
@@ -242,7 +274,7 @@ impl Issuer {
 /// A listener whose connections have completed their TLS handshakes.
 struct TlsListener {
     listener: TcpListener,
-    tls: Arc<TlsServer>,
+    tls: TlsAcceptor,
 }
 
 impl Listener for TlsListener {
@@ -252,8 +284,8 @@ impl Listener for TlsListener {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             let (stream, address) = self.listener.accept().await.unwrap();
-            if let Ok(connection) = self.tls.accept(stream).await {
-                return (connection.stream, address);
+            if let Ok(stream) = self.tls.accept(stream).await {
+                return (stream, address);
             }
         }
     }
@@ -286,22 +318,10 @@ async fn answer(fault: Option<Fault>, document: String) -> Response {
         Some(Fault::Status(status)) => status.into_response(),
         Some(Fault::Redirect(to)) => (StatusCode::FOUND, [(header::LOCATION, to)]).into_response(),
         Some(Fault::Body(body)) => body.into_response(),
-        Some(Fault::Endless) => axum::body::Body::new(Endless).into_response(),
+        Some(Fault::Endless) => {
+            let chunks = futures_util::stream::repeat_with(|| Ok::<_, Infallible>(vec![b' '; 8192]));
+            axum::body::Body::from_stream(chunks).into_response()
+        }
         Some(Fault::Silence) => std::future::pending().await,
-    }
-}
-
-struct Endless;
-
-impl axum::body::HttpBody for Endless {
-    type Data = axum::body::Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
-        let chunk = axum::body::Bytes::from_static(&[b' '; 8192]);
-        std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(chunk))))
     }
 }
