@@ -122,7 +122,7 @@ impl Run<'_> {
         loop {
             let page = self.source.audit_rows(after.as_deref(), PAGE_LIMIT).await?;
             let Some(last) = page.last() else { break };
-            after = Some(last.id.clone());
+            after = Some(last.row.id.clone());
             done += page.len() as u64;
             let compared = page.into_iter().filter_map(|row| compare(&mut chain, &here, row, &mut is_there));
             let to_search: Vec<ToSearch> = compared.collect();
@@ -188,7 +188,7 @@ impl Run<'_> {
         let ids: Vec<String> = entries.iter().map(|entry| entry.id.to_string()).collect();
         let mut by_id: HashMap<String, Vec<LegacyRow>> = HashMap::new();
         for row in self.source.audit_rows_by_id(&ids).await? {
-            by_id.entry(row.id.clone()).or_default().push(row.into_legacy());
+            by_id.entry(row.row.id.clone()).or_default().push(row.row);
         }
         let mut rows = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -266,8 +266,8 @@ fn pages_of(entries: &[Entry]) -> Vec<&[Entry]> {
 enum ToSearch {
     /// It is not here yet.
     New(AuditRow),
-    /// It is here, sealed as one whose hash does not reproduce. It is searched in every run, in the same order, so that
-    /// every run comes to the same result. Whether it is still just as it was sealed.
+    /// It is here, sealed as one whose hash does not reproduce; with whether it still is as it was sealed. It is searched
+    /// in every run, in the same order, so that every run has the same result.
     Altered(LegacyRow, bool),
 }
 
@@ -298,10 +298,10 @@ impl ToSearch {
 
 /// Finds out the format of a row.
 fn check_row(row: AuditRow, search: &mut Search) -> Checked {
-    if row.bytes > RECORD_BYTES {
+    let AuditRow { row, bytes } = row;
+    if bytes > RECORD_BYTES {
         return Checked::Oversized(row.id);
     }
-    let row = row.into_legacy();
     let format = search.reproduce(&row);
     let entry = Entry::new(&StoredRow { row, format });
     // In JSON it may be longer.
@@ -311,16 +311,16 @@ fn check_row(row: AuditRow, search: &mut Search) -> Checked {
     Checked::Row(entry, search.doubt().filter(|_| format.is_none()))
 }
 
-/// Holds a row of the source against the one that is here: of several with its id, the one that is just like it, or
-/// the first that was not found yet. Answers the row if it is to be searched: if it is not here, because more of its id
-/// are in the source, or if its hash did not reproduce.
+/// Compares a row of the source with the one that is here: of several with its id, the identical one, or the first that
+/// was not found yet. Returns the row if it is to be searched: if it is not here, because the source has more rows with
+/// its id, or if its hash did not reproduce.
 fn compare(chain: &mut Chain, here: &SealedIds, row: AuditRow, is_there: &mut [bool]) -> Option<ToSearch> {
-    let mut places = here.get(&row.id).iter().copied().filter(|at| !is_there[*at as usize]).peekable();
+    let mut places = here.get(&row.row.id).iter().copied().filter(|at| !is_there[*at as usize]).peekable();
     let first = *match places.peek() {
         Some(first) => first,
         None => return Some(ToSearch::New(row)),
     };
-    let row = row.into_legacy();
+    let row = row.row;
     let is_same = |at: &u32| {
         let stored = StoredRow { row: row.clone(), format: chain.entry(*at).format };
         leaf(&stored.body()) == chain.entry(*at).leaf

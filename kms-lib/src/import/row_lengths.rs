@@ -21,12 +21,12 @@ impl Run<'_> {
         loop {
             let page = self.source.audit_rows(after.as_deref(), PAGE_LIMIT).await?;
             let Some(last) = page.last() else { return Ok(()) };
-            after = Some(last.id.clone());
+            after = Some(last.row.id.clone());
             for row in page {
                 if row.bytes > RECORD_BYTES || row.bytes * ESCAPED + FIELDS + STATEMENT <= limit {
                     continue;
                 }
-                let stored = StoredRow { row: row.into_legacy(), format: None };
+                let stored = StoredRow { row: row.row, format: None };
                 let bytes = stored.body().len() as u64;
                 check_length(&stored.row.id, bytes, limit, "nothing was written")?;
             }

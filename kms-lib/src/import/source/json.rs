@@ -15,8 +15,9 @@ use serde_json::value::RawValue;
 
 use super::rows::{
     AuditRow, GRANT_BYTES, ID_CHARS, KEY_BYTES, NAME_CHARS, PEM_CHARS, PRINCIPAL_CHARS, Repeated, SourceCounts,
-    SourceGrant, SourceKey, SourceVersion, Table, VERSION_BYTES, WORD_CHARS,
+    SourceGrant, SourceKey, SourceVersion, Table, VERSION_BYTES, WORD_CHARS, length_of,
 };
+use crate::audit::legacy::LegacyRow;
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// The maximum size of a file, in bytes.
@@ -142,7 +143,7 @@ impl JsonFiles {
 
     fn with_records(mut self, records: Vec<JsonRecord>, path: &Path) -> Result<Self> {
         self.records = records.into_iter().map(AuditRow::from).collect();
-        sort(&mut self.records, |record| &record.id, path)?;
+        sort(&mut self.records, |record| &record.row.id, path)?;
         Ok(self)
     }
 
@@ -186,11 +187,11 @@ impl JsonFiles {
         Ok(page(&self.grants, |grant| &grant.id, after, limit))
     }
     pub fn audit_rows(&self, after: Option<&str>, limit: usize) -> Result<Vec<AuditRow>> {
-        Ok(page(&self.records, |record| &record.id, after, limit))
+        Ok(page(&self.records, |record| &record.row.id, after, limit))
     }
     pub fn audit_rows_by_id(&self, ids: &[String]) -> Result<Vec<AuditRow>> {
         let wanted: HashSet<&String> = ids.iter().collect();
-        Ok(self.records.iter().filter(|record| wanted.contains(&record.id)).cloned().collect())
+        Ok(self.records.iter().filter(|record| wanted.contains(&record.row.id)).cloned().collect())
     }
 }
 
@@ -317,8 +318,7 @@ impl From<JsonGrant> for SourceGrant {
 
 impl From<JsonRecord> for AuditRow {
     fn from(record: JsonRecord) -> Self {
-        let row = Self {
-            bytes: 0,
+        let row = LegacyRow {
             id: record.id,
             timestamp: record.timestamp,
             actor: record.actor,
@@ -332,7 +332,7 @@ impl From<JsonRecord> for AuditRow {
             hash: record.hash,
             status: record.status,
         };
-        Self { bytes: row.length(), ..row }
+        Self { bytes: length_of(&row), row }
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::rows::{
     AuditRow, GRANT_BYTES, ID_CHARS, KEY_BYTES, NAME_CHARS, PEM_CHARS, PRINCIPAL_CHARS, RECORD_BYTES, REPEATED_MAX,
-    Repeated, SourceCounts, SourceGrant, SourceKey, SourceVersion, Table, VERSION_BYTES, WORD_CHARS,
+    Repeated, SourceCounts, SourceGrant, SourceKey, SourceVersion, Table, VERSION_BYTES, WORD_CHARS, length_of,
 };
+use crate::audit::legacy::LegacyRow;
 use crate::storage::{Connection, Row, Url, Value, open_source};
 use crate::types::error::{Error, ErrorCode, Result};
 
@@ -275,7 +276,7 @@ impl Snapshot {
         });
         let limit = fits.count().max(1);
         let page = self.page(&record_sql(), after, limit, record).await?;
-        check_ids(page, |record| &record.id)
+        check_ids(page, |record| &record.row.id)
     }
 
     pub async fn audit_rows_by_id(&mut self, ids: &[String]) -> Result<Vec<AuditRow>> {
@@ -287,7 +288,7 @@ impl Snapshot {
         let bytes = AtomicU64::new(0);
         let record = |row: &dyn Row| {
             let record = record(row)?;
-            match bytes.fetch_add(record.length(), Ordering::Relaxed) {
+            match bytes.fetch_add(length_of(&record.row), Ordering::Relaxed) {
                 0..=STATEMENT_BYTES => Ok(record),
                 _ => Err(foreign("many records have the same id".to_owned())),
             }
@@ -330,7 +331,7 @@ impl Snapshot {
 }
 
 fn record(row: &dyn Row) -> Result<AuditRow> {
-    Ok(AuditRow {
+    let legacy = LegacyRow {
         id: text(row, 0)?,
         timestamp: text(row, 1)?,
         actor: text(row, 2)?,
@@ -343,8 +344,8 @@ fn record(row: &dyn Row) -> Result<AuditRow> {
         prev_hash: text(row, 9)?,
         hash: text(row, 10)?,
         status: text(row, 11)?,
-        bytes: row.unsigned(12)?,
-    })
+    };
+    Ok(AuditRow { row: legacy, bytes: row.unsigned(12)? })
 }
 
 /// Refuses truncated ids: the next page would start at the same row.

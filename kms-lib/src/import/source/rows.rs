@@ -90,7 +90,7 @@ pub const PEM_CHARS: usize = 8192;
 /// The longest type, purpose, state, role and time.
 pub const WORD_CHARS: usize = 64;
 
-/// How many rows there are.
+/// The numbers of rows in the tables of the source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceCounts {
     /// Rows of `keys`.
@@ -166,7 +166,7 @@ impl std::fmt::Debug for SourceVersion {
 pub struct SourceGrant {
     /// The grant's identifier, a UUID.
     pub id: String,
-    /// The principal that it is for.
+    /// The principal that receives the permissions.
     pub principal: String,
     /// `admin`, `auditor` or `app`.
     pub role: String,
@@ -185,84 +185,27 @@ pub struct SourceGrant {
 /// A row of `audit_logs`, or a record of an older version's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditRow {
-    /// The row's identifier, a UUID.
-    pub id: String,
-    /// The time in UTC: `YYYY-MM-DD HH:MM:SS` from a database, the unchanged text from a file.
-    pub timestamp: String,
-    /// The principal that acted.
-    pub actor: String,
-    /// The role of the actor.
-    pub role: String,
-    /// The action, as the original names it.
-    pub action: String,
-    /// The id of the request.
-    pub request_id: String,
-    /// JSON text; none if it is NULL or absent.
-    pub details: Option<String>,
-    /// The key that the record concerns.
-    pub key_id: Option<String>,
-    /// The version that the record concerns.
-    pub key_version: Option<i64>,
-    /// The hash of a record before, or `GENESIS`.
-    pub prev_hash: String,
-    /// The hash of this record.
-    pub hash: String,
-    /// The status of the operation.
-    pub status: String,
-    /// The total length of all texts in bytes. Of a row longer than [`RECORD_BYTES`], only the id is read.
+    /// The row as it is checked and stored. Of a row longer than [`RECORD_BYTES`], only the id is read.
+    pub row: LegacyRow,
+    /// The total length of all texts in bytes.
     pub bytes: u64,
 }
 
-impl AuditRow {
-    /// The row without its length, as it is checked and stored.
-    pub fn into_legacy(self) -> LegacyRow {
-        let Self {
-            id,
-            timestamp,
-            actor,
-            role,
-            action,
-            request_id,
-            details,
-            key_id,
-            key_version,
-            prev_hash,
-            hash,
-            status,
-            bytes: _,
-        } = self;
-        LegacyRow {
-            id,
-            timestamp,
-            actor,
-            role,
-            action,
-            request_id,
-            details,
-            key_id,
-            key_version,
-            prev_hash,
-            hash,
-            status,
-        }
-    }
-
-    /// The total length of the record's texts, in bytes.
-    pub fn length(&self) -> u64 {
-        let optional = [&self.details, &self.key_id].into_iter().flatten();
-        let texts = [
-            &self.id,
-            &self.timestamp,
-            &self.actor,
-            &self.role,
-            &self.action,
-            &self.request_id,
-            &self.prev_hash,
-            &self.hash,
-            &self.status,
-        ];
-        texts.into_iter().chain(optional).map(|text| text.len() as u64).sum()
-    }
+/// The total length of a row's texts, in bytes.
+pub fn length_of(row: &LegacyRow) -> u64 {
+    let optional = [&row.details, &row.key_id].into_iter().flatten();
+    let texts = [
+        &row.id,
+        &row.timestamp,
+        &row.actor,
+        &row.role,
+        &row.action,
+        &row.request_id,
+        &row.prev_hash,
+        &row.hash,
+        &row.status,
+    ];
+    texts.into_iter().chain(optional).map(|text| text.len() as u64).sum()
 }
 
 /// A time of the source, which is in UTC and has no zone: `2026-11-23 18:26:46`.
