@@ -78,7 +78,7 @@ impl Read for Input<'_> {
         let status = unsafe { (self.0.read)(self.0.user, buffer.as_mut_ptr(), buffer.len(), &raw mut read) };
         match status {
             0 if read <= buffer.len() => Ok(read),
-            0 => Err(io::Error::other("the read callback says that it has written beyond the buffer")),
+            0 => Err(io::Error::other("the read callback returned a length beyond the buffer")),
             status => Err(io::Error::other(format!("the read callback returned {status}"))),
         }
     }

@@ -74,7 +74,7 @@ impl Drop for Service {
         closing.push((std::process::id(), waiting));
         self.engine.spawn(async move {
             if let Err(error) = kms.close().await {
-                tracing::error!(%error, "a service that was dropped without being closed could not be closed");
+                tracing::error!(%error, "a service was dropped without being closed, and closing it failed");
             }
             drop((kms, done));
             // The runtime must live as long as this task.

@@ -29,14 +29,15 @@ pub struct Restore {
     compare: bool,
 }
 
-/// Refuses `-`: a backup is read again to verify it, so it cannot be a stream.
+/// Refuses `-`: a backup is read again for verification, so it cannot be written to standard output.
 fn check_is_file(path: &Path) -> Result<(), Failure> {
     if path.as_os_str() != "-" {
         return Ok(());
     }
     Err(Failure::new(
         2,
-        "a backup cannot be a stream because it is read again to verify it; for a file named -, give ./-",
+        "a backup cannot be written to standard output, because it is read again for verification; use ./- for a file \
+         of that name",
     ))
 }
 

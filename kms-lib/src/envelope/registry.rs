@@ -389,7 +389,10 @@ async fn none_opens(
         for row in rows.iter().filter(|row| !row.is_active()) {
             if connect(source, row, crypto).await.is_ok() {
                 let (generation, when) = (row.generation, row.retired_at.map(|at| at.to_string()).unwrap_or_default());
-                let text = format!("the given root key is generation {generation}, which was retired at {when}");
+                let text = format!(
+                    "the given root key is generation {generation}, which was retired at {when}; configure the \
+                     root key that replaced it"
+                );
                 return Error::new(ErrorCode::WrongRootKey, text);
             }
         }

@@ -10,7 +10,7 @@ use crate::types::error::{Error, ErrorCode, Result};
 
 type HmacSha256 = Hmac<Sha256>;
 
-/// Bytes of the integrity key: 32 for seals and the row commitment, which a replacement generates anew, and 32 for the
+/// Bytes of the integrity key: 32 for seals and the row commitment, which a replacement generates again, and 32 for the
 /// HMACs of contexts, which a replacement keeps, so that equal contexts have the same HMAC in the whole log.
 pub const INTEGRITY_KEY_BYTES: usize = 64;
 

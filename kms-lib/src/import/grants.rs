@@ -1,4 +1,4 @@
-//! Importing grants. A grant that would have another meaning here, or is ambiguous here, is imported so that it denies.
+//! Importing grants. A grant whose meaning would be different or ambiguous here is imported as one that allows nothing.
 
 use std::collections::{HashMap, HashSet};
 

@@ -50,9 +50,9 @@ pub(super) struct Done {
 
 /// The failure of a part.
 pub(super) enum Failure {
-    /// It ends the run: this store, or the service, cannot go on.
+    /// The failure ends the run: this store, or the service, cannot continue.
     Run(Error),
-    /// It concerns these rows only, and the run goes on with others.
+    /// The failure concerns these rows only, and the run continues with others.
     Rows(Error),
 }
 
@@ -174,8 +174,8 @@ impl Run<'_> {
         Ok(done)
     }
 
-    /// Whether a version that is not here has a number that a key gives its own next versions, or the key's material is
-    /// erased.
+    /// Whether a version that is missing here can no longer be added: its number is one that the key gives to its own
+    /// later versions, or the key's material is erased.
     fn is_late(&self, id: KeyId, row: &SourceVersion) -> bool {
         let snapshot = self.session.shared().catalog.snapshot();
         let is_here = u32::try_from(row.version).is_ok_and(|number| snapshot.version(id, number).is_some());

@@ -14,8 +14,8 @@ use crate::types::view::CatalogView;
 pub(super) const REACHES_FURTHER: &str = "it is on all keys, and keys are here that did not come from this source";
 
 impl Run<'_> {
-    /// Whether a grant on all keys would allow more here than there: keys are here that did not come from this source.
-    /// It is decided when the grant comes over, and stays so for as much as the grant allowed then.
+    /// Whether a grant on all keys would allow more here than at the source, because this store has keys that did not
+    /// come from it. This is decided when the grant is imported, and holds for as much as the grant allowed then.
     pub(super) fn reaches_further(
         &self,
         id: GrantId,
@@ -55,8 +55,8 @@ impl Run<'_> {
         others.sort_by_key(|grant| grant.id);
         for grant in others {
             let text = format!(
-                "the grant of {:?} on all keys, which {:?} brought, covers the keys of this source too; revoke it if it \
-                 should not",
+                "the grant to {:?} on all keys, which {:?} made, also covers the keys of this source; revoke it if that \
+                 is not intended",
                 shown(&grant.principal),
                 grant.grantor.principal
             );

@@ -1,4 +1,4 @@
-//! Texts of the source in names and messages: without characters that deceive, and bounded in length.
+//! Prepares texts of the source for names and messages: replaces deceptive characters and limits the length.
 
 use crate::types::text::is_deceptive;
 

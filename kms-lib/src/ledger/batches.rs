@@ -131,10 +131,10 @@ impl Writer {
         }
     }
 
-    /// Answers what was committed. Only a commit lets results be released again before theirs: after a failure, and
-    /// once the ledger has stopped, their records might never be written.
+    /// Answers the submissions of a committed batch. Only a commit allows results to be released before their records
+    /// are written again: after a failure, and once the ledger has stopped, the records might never be written.
     fn answer_committed(&self, batch: Vec<Submission>, outcomes: Vec<Outcome>) {
-        // On a disk that is getting full, what is promised might find no room.
+        // On a disk that is almost full, there might be no room for the records of released results.
         self.queue.set_releasable(self.space.releasable());
         self.answer(batch, outcomes);
     }

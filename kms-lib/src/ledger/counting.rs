@@ -18,10 +18,11 @@ use crate::types::time::Timestamp;
 /// A key and the number of one of its versions.
 type Version = (KeyId, u32);
 
-/// How a batch is counted.
+/// The inputs for counting the operations and uses of a batch.
 pub(super) struct Counting<'a> {
     /// Versions that are known to have reached their limit: their uses were released before that was known.
     pub exhausted: &'a HashSet<Version>,
+    /// The time of the batch.
     pub now: Timestamp,
     /// Whether the counters of the head are added to their tables.
     pub empties: bool,

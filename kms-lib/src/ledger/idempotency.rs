@@ -16,7 +16,7 @@ use crate::types::view::CatalogView;
 /// Longer answers, such as those of keys with very many versions, are not stored: a repeated request then gets the
 /// current state.
 const ANSWER_BYTES: usize = 64 * 1024;
-/// No answer is made for a key with more versions than this: it would exceed the limit.
+/// No answer is stored for a key with more versions than this, because it would be too long.
 const VERSIONS: u32 = 300;
 /// The limit on stored answers per batch, in bytes: they are written under the lock on the head.
 pub(super) const BATCH_ANSWER_BYTES: usize = 1024 * 1024;

@@ -29,7 +29,9 @@ impl Writer {
                 // The engine confirmed the rollback, so the commit did not take place.
                 Err(error) if rolled_back => return Err(error),
                 Err(error) => {
-                    let text = format!("the store was lost during a commit whose outcome is unknown: {error}");
+                    let text = format!(
+                        "the connection to the store was lost during a commit, whose outcome is unknown: {error}"
+                    );
                     return Err(Error::new(ErrorCode::OutcomeUnknown, text).with_source(error));
                 }
             }

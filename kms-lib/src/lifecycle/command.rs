@@ -293,7 +293,7 @@ pub enum Command {
     CreateCredential(Box<CheckedCredential>),
     /// Withdraw a credential, so that its token no longer authenticates.
     WithdrawCredential(CredentialId),
-    /// Remove some credentials that ended long ago, the longest ago first.
+    /// Remove some of the credentials that ended long ago, in the order of their ends.
     RemoveCredentials,
     /// Quarantine rows that do not match the log.
     Quarantine(Vec<NewQuarantined>),

@@ -227,9 +227,7 @@ pub(super) fn decryption<'a>(item: &DecryptItem<'a>, beside: &'a Beside) -> Resu
         Some(key) if is_alone => {
             Ok(Item::rsa(Target::Version(key.clone(), version), Job::DecryptOaep(item.ciphertext)))
         }
-        _ => {
-            Err(Error::invalid("raw RSA-OAEP needs a named key, and accepts no context, nonce, tag or second version"))
-        }
+        _ => Err(Error::invalid("raw RSA-OAEP needs a key and one version, and accepts no context, nonce or tag")),
     }
 }
 

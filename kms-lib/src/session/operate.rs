@@ -109,7 +109,8 @@ impl Session {
         Some(*code)
     }
 
-    /// Whether a denial may be only counted; it must then be decided on a fresh snapshot before it is returned.
+    /// Whether a denial may be counted instead of recorded. It must then be decided again on a fresh snapshot before it
+    /// is returned.
     fn is_flooding(&self, decided: &Decided) -> bool {
         match decided.ruling {
             Ruling::Denied(code) => self.shared.denials.is_flooding(&self.actor, code, self.shared.clock.now()),

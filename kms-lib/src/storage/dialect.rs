@@ -60,8 +60,8 @@ impl Dialect {
             .replace("{clustered}", self.clustered)
     }
 
-    /// An expression for the value of a counter's column, which is from 0 to `COUNT_MAX` whatever somebody has written
-    /// there: no sum overflows.
+    /// An expression for the value of a counter's column, limited to 0 to `COUNT_MAX`, so that no sum overflows even if
+    /// an attacker altered the column.
     pub fn counter(&self, column: &str) -> String {
         let (least, greatest) = self.least_greatest;
         format!("CAST({least}({greatest}({column}, 0), {COUNT_MAX}) AS {})", self.cast_integer)

@@ -34,8 +34,9 @@ impl Location {
 
     /// Parses the URL of a server that names a user, and inserts this password, which is not percent-encoded.
     pub fn parse_with_password(url: &str, password: &str) -> Result<Self> {
-        let wrong =
-            || invalid("store_password_file: the store_url of a server that names a user and no password is needed");
+        let wrong = || {
+            invalid("store_password_file needs a store_url of a database server, with a user and without a password")
+        };
         let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
         let (user, place) = rest.split_once('@').ok_or_else(wrong)?;
         if user.contains([':', '/']) || scheme == "sqlite" {

@@ -153,7 +153,7 @@ pub trait Store: Send + Sync {
     fn keep_reserve(&self, _bytes: u64) -> Result<()> {
         Ok(())
     }
-    /// Gives up the reserve; returns whether there was one.
+    /// Deletes the disk reserve; returns whether there was one.
     fn release_reserve(&self) -> bool {
         false
     }

@@ -28,7 +28,7 @@ pub struct Tallies {
     pub hours: BTreeMap<(i64, String, String), u64>,
     /// All uses of a version, by key and version; its row of `version_usage` has an earlier state.
     pub versions: BTreeMap<(KeyId, u32), VersionUsage>,
-    /// Whether the stored form could not be read: somebody altered it.
+    /// Whether the stored form could not be read, because it was altered.
     pub is_unreadable: bool,
 }
 

@@ -114,7 +114,8 @@ pub struct Report {
     /// The range of earlier verified records that were reread: from after the first number up to the second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reread: Option<(u64, u64)>,
-    /// The faults (at most 100): the first fault of the log, or all faults of the tables; then those of the database.
+    /// At most 100 faults: the first fault of the log or, if it has none, the faults of the tables; then those of the
+    /// database.
     pub faults: Vec<Fault>,
     /// Observations that are not faults: foreign objects in the database, and parts that could not be inspected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

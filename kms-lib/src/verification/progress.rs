@@ -26,7 +26,7 @@ struct Inner {
 }
 
 impl Progress {
-    /// A progress that is polled.
+    /// Creates a progress for callers that poll it.
     pub fn new() -> Self {
         Self::default()
     }

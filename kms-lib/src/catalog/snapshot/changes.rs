@@ -69,8 +69,9 @@ impl Snapshot {
         Some(credential)
     }
 
-    /// Notes that all credentials that ended before this one are removed, if its row says so. Rows of a first load are
-    /// exact: one that was put back must stay, so that the row commitment reveals it. Otherwise they are dropped.
+    /// Notes that all credentials that ended before this one are removed, if its row says so, and drops them from the
+    /// snapshot. On a first load none is dropped: a removed row that an attacker restored must stay, so that the row
+    /// commitment reveals it.
     pub(in crate::catalog) fn note_oldest(&mut self, id: CredentialId, is_first_load: bool, seals: &Seals) {
         let oldest = self.credentials.get(&id);
         let Some((end, removal)) = oldest.and_then(|oldest| Some((oldest.end()?, oldest.removal?))) else { return };

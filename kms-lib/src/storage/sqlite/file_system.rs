@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// The backing of a file system, as far as its type shows.
+/// The kind of storage behind a file system, as far as its type reveals it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// A local disk, or memory.

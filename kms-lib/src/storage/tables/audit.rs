@@ -46,7 +46,7 @@ impl LogIndex {
 }
 
 /// The number of records that the indexes have after a commit by which the log grows from `before` to `size` records,
-/// if they had `indexed`. Large steps would delay everybody: a record costs about a page if there are many keys.
+/// if they had `indexed`. Large steps would delay all callers: a record costs about a page if there are many keys.
 pub fn indexed_after(indexed: u64, before: u64, size: u64) -> u64 {
     let lacking = size.saturating_sub(indexed);
     if lacking < INDEX_STEP {

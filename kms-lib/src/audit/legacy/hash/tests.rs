@@ -64,7 +64,7 @@ fn details_of_very_many_values_are_not_read() {
     assert_eq!(search.left, RUN_SEARCH);
 }
 
-/// A row whose names MySQL may have sorted counts as altered like any other, but is told apart.
+/// A row whose names MySQL may have sorted counts as altered like any other, but is reported as such.
 #[test]
 fn an_order_that_mysql_lost_is_told_apart_from_an_alteration() {
     let written = r#"{"newVersion":2,"keyId":"k","ok":true,"error":"e"}"#;
