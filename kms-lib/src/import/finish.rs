@@ -28,7 +28,7 @@ impl Run<'_> {
         if self.job.finalize && !self.job.allow_incomplete && !self.report.is_complete() {
             let text = "the import is not finalized: keys, versions, grants or rows of the log were refused; see the \
                         report of a run without finalize, and correct the source, or allow an incomplete import if \
-                        this store may do without them";
+                        this store does not need them";
             return Err(Error::new(ErrorCode::WrongState, text));
         }
         let (due, not_rotated) = self.keys_to_rotate();

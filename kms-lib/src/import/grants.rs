@@ -188,7 +188,7 @@ impl Run<'_> {
             // In a dry run the keys are not stored.
             None if self.planned.has_key(id) => Ok(scope),
             None if self.refused_keys.contains(&id) => {
-                let text = format!("its key {id} was not imported; the grant is once the key is");
+                let text = format!("its key {id} was not imported; the grant will be imported once the key is");
                 Err(Refusal::Refused(Error::new(ErrorCode::KeyNotFound, text)))
             }
             _ => {
@@ -290,7 +290,7 @@ fn permissions_of(
             Some(permission) => permissions.push(permission),
             None => {
                 let text = format!(
-                    "the permission {} was not known there or is not here, and is left out",
+                    "the permission {} is unknown to the original or to this service, and is left out",
                     shown(&name.to_string())
                 );
                 notes.push((ImportFindingKind::GrantChanged, text));

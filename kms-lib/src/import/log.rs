@@ -266,8 +266,8 @@ fn pages_of(entries: &[Entry]) -> Vec<&[Entry]> {
 enum ToSearch {
     /// It is not here yet.
     New(AuditRow),
-    /// It is here, sealed as one whose hash does not reproduce; with whether it still is as it was sealed. It is searched
-    /// in every run, in the same order, so that every run has the same result.
+    /// It is here, sealed as one whose hash does not reproduce; with whether it still is as it was sealed. It is
+    /// searched in every run, in the same order, so that every run has the same result.
     Altered(LegacyRow, bool),
 }
 

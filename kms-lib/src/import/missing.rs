@@ -83,7 +83,7 @@ impl Run<'_> {
         }
     }
 
-    /// The keys of this import, by id and name. Some may be this store's own already, if a run was cut off at its end.
+    /// The keys of this import, by id and name. If a run was interrupted at its end, some are this store's own already.
     fn keys_of_source(&self) -> Vec<(KeyId, String)> {
         let snapshot = self.session.shared().catalog.snapshot();
         let keys = snapshot.keys_by_name(None).filter(|key| self.is_of_source(key) && !key.is_erased());

@@ -116,8 +116,8 @@ impl Run<'_> {
         Ok(done)
     }
 
-    /// Whether a key is this store's own already: a run was cut off while it ended the import. An error if a key of its
-    /// id is here and not of this import.
+    /// Whether a key is this store's own already, because a run was interrupted while it finalized the import. Fails
+    /// with `Conflict` if a key with this id exists here that is not of this import.
     fn is_final(&self, key: &ImportedKey) -> Result<bool> {
         let snapshot = self.session.shared().catalog.snapshot();
         let Some(present) = snapshot.key(key.id) else { return Ok(false) };
@@ -130,22 +130,23 @@ impl Run<'_> {
         }
     }
 
-    /// Carries over what the source takes away from a key that is this store's own already, and versions that came to
-    /// the source afterwards, so that what they encrypted stays readable. Says that nothing else is carried over.
+    /// Imports revocations and disabling of a key that is this store's own already, and versions that were added at the
+    /// source afterwards, so that their ciphertexts stay readable. Reports that nothing else is imported.
     async fn restrict_final(
         &self,
         key: &ImportedKey,
         part: &Part,
         mut done: Done,
     ) -> std::result::Result<Done, Failure> {
-        let text = "the key is this store's own already, since a run was cut off while it ended the import; only \
-                    revoking and disabling, and versions that decrypt and verify, are carried over";
+        let text = "the key belongs to this store already, because a run was interrupted while it finalized the \
+                    import; only revocations, disabling, and versions for decrypting and verifying are still \
+                    imported";
         done.changed = vec![text.to_owned()];
         let (mut versions, mut opened) = (Vec::new(), Vec::new());
         for row in &part.versions {
             if self.is_late(key.id, row) {
-                let text = "the version came to the source after the key had become this store's own, and has no place \
-                            among its versions; decrypt with the original what it encrypted, or import into a new \
+                let text = "the version was added at the source after the key had become this store's own, and its \
+                            number is not free here; decrypt its ciphertexts with the original, or import into a new \
                             store";
                 done.refused.push((row.version, Error::new(ErrorCode::Conflict, text)));
                 continue;
@@ -153,7 +154,7 @@ impl Run<'_> {
             match self.prepare(key, part, row).await {
                 Ok(Prepared { version, opened: Some(material), digest, .. }) => {
                     let text =
-                        "the version came to the source afterwards; it is imported, and only decrypts and verifies";
+                        "the version was added at the source afterwards; it is imported only to decrypt and verify";
                     done.versions_changed.push((row.version, text.to_owned()));
                     done.materials.extend(digest.map(|digest| (row.version, digest)));
                     opened.push((version.version, material));
@@ -211,9 +212,9 @@ impl Run<'_> {
         }
         if present.origin != Origin::Imported {
             let text = format!(
-                "the key has a different version {} here, made by an import with rotate: the source rotated the key \
-                 more often than numbers were left to it; import into a new store, without rotate until the clients \
-                 are switched",
+                "version {} of the key is a different one here, created by an import with rotate: the source rotated \
+                 the key more often than the numbers that were left for it allow; import into a new store, without \
+                 rotate until the clients are switched",
                 version.version
             );
             return Err(Error::new(ErrorCode::Conflict, text));
@@ -225,11 +226,12 @@ impl Run<'_> {
                 digest = Some(self.digest(of.key_type, &secret));
             }
             Ok(Some(_)) => {
-                let text = "the source has other material now, which is not taken: material that was imported is never \
-                            replaced; put the former back, or import into a new store";
+                let text = "the source has other material for the version now, which is not imported, because \
+                            imported material is never replaced; restore the former material there, or import into a \
+                            new store";
                 refused = Some(Error::new(ErrorCode::Conflict, text));
             }
-            Err(_) => changed = Some("the material in the source does not open any more; what was imported is kept"),
+            Err(_) => changed = Some("the source's material can no longer be unwrapped; the imported material is kept"),
         }
         Ok(Prepared { version, opened: None, digest, changed, refused })
     }

@@ -55,8 +55,8 @@ impl Run<'_> {
         others.sort_by_key(|grant| grant.id);
         for grant in others {
             let text = format!(
-                "the grant to {:?} on all keys, which {:?} made, also covers the keys of this source; revoke it if that \
-                 is not intended",
+                "the grant to {:?} on all keys, which {:?} made, also covers the keys of this source; revoke it if \
+                 that is not intended",
                 shown(&grant.principal),
                 grant.grantor.principal
             );

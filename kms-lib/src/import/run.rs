@@ -215,8 +215,8 @@ async fn check_open(session: &Session, source: &str) -> Result<()> {
 }
 
 fn wrong_secret() -> Error {
-    let text = "the master secret does not open the source's key material; it must be the text of the original's \
-                KMS_MASTER_KEY, exactly; nothing was written";
+    let text = "the master secret does not open the source's key material; it must be exactly the text of the \
+                original's KMS_MASTER_KEY; nothing was written";
     Error::new(ErrorCode::WrongRootKey, text)
 }
 

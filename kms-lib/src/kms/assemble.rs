@@ -42,8 +42,8 @@ pub(super) enum Purpose {
 ///
 /// # Errors
 ///
-/// `IntegrityFailure` for an altered head or altered keys, and for a log that lacks records that this service has seen before;
-/// `ClockSkew` for a log whose time is in the future.
+/// `IntegrityFailure` for an altered head or altered keys, and for a log that lacks records that this service has seen
+/// before; `ClockSkew` for a log whose time is in the future.
 pub(super) async fn assemble(
     config: Config,
     sources: &[RootKeySource],

@@ -94,8 +94,8 @@ impl Context<'_> {
         })
     }
 
-    /// What the source still changes of a key that is this store's own already, because a run was cut off while it
-    /// ended the import: the key is revoked or disabled, versions are revoked, and new ones are added as former
+    /// What the source still changes of a key that is this store's own already, because a run was interrupted while it
+    /// finalized the import: the key is revoked or disabled, versions are revoked, and new ones are added as former
     /// versions.
     fn restrict_final(&self, present: &Key, imported: &ImportedKey) -> Result<Vec<Change>> {
         self.require_source(present, &imported.run.source)?;

@@ -180,8 +180,8 @@ fn newest_imported(snapshot: &Snapshot, key: KeyId) -> Option<u32> {
 fn not_imported(target: &Target) -> Error {
     let text = match target {
         Target::Imported(_, Some(version)) => format!(
-            "version {version} of the key was not imported; a ciphertext of this version contains its nonce and tag, and \
-             is decrypted with a context instead of additional data"
+            "version {version} of the key was not imported; a ciphertext of this version contains its nonce and tag, \
+             and is decrypted with a context instead of additional data"
         ),
         _ => {
             "no version of the key was imported; name the version whose public key was used, or pass the ciphertext as \

@@ -231,7 +231,7 @@ impl Session {
 }
 
 fn altered_log() -> Error {
-    let text = "the log was altered, so it cannot tell which rows are right; verify it, and restore a backup";
+    let text = "the log was altered, so it cannot show which rows are genuine; verify it, and restore a backup";
     Error::new(ErrorCode::IntegrityFailure, text)
 }
 

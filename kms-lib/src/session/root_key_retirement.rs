@@ -332,8 +332,8 @@ impl Session {
 
 fn unverified_error(generation: u32, count: u64) -> Error {
     let text = format!(
-        "{count} materials that generation {generation} of the root key wraps have no verified wrapping under another \
-         one; rewrap, then verify the other generation (material of quarantined rows counts too)"
+        "{count} items of key material that generation {generation} of the root key wraps have no verified wrapping \
+         under another one; rewrap, then verify the other generation (material of quarantined rows counts too)"
     );
     Error::new(ErrorCode::WrongState, text)
 }

@@ -59,7 +59,7 @@ async fn set_backs(shared: &Shared, connection: &mut dyn Connection, at_most: u6
         let end = until.min(known.size + SCANNED);
         known.seqs.extend(audit::set_backs(connection, known.size + 1, end).await?);
         known.size = end;
-        // A search that is cut off need not begin again.
+        // A search that is interrupted need not begin again.
         shared.set_backs.note(&known);
     }
     known.seqs.retain(|seq| *seq <= size);

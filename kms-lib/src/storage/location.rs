@@ -71,7 +71,7 @@ impl Location {
                 super::postgres::open(url).await
             }
             #[allow(unreachable_patterns, reason = "which engines are left depends on the features")]
-            _ => Err(invalid("store_url: this build does not have that engine (a feature of the crate)")),
+            _ => Err(invalid("store_url: this build does not support that engine; enable the crate's feature for it")),
         }
     }
 

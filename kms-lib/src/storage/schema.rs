@@ -107,8 +107,8 @@ pub async fn migrate(connection: &mut dyn Connection) -> Result<()> {
     let is_ours = count_tables(connection, "'kms_schema'").await? > 0;
     if has_tables && !is_ours {
         return Err(corrupt(
-            "the database holds tables that are not of this service (of Mini KMS on Node, perhaps, whose data can be \
-             imported): an empty one is needed",
+            "the database has tables of these names that are not of this service; use an empty database (data of \
+             Mini KMS on Node can be imported into it)",
         ));
     }
     let present = if is_ours { stored_version(connection).await? } else { 0 };

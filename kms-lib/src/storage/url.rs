@@ -197,7 +197,7 @@ fn channel_binding(value: &str) -> Result<()> {
             "store_url: channel_binding=require is not supported by the driver; leave it out, and let TLS check the \
              server's certificate (ssl-mode=verify-full, the default)",
         )),
-        _ => Err(invalid("store_url: channel_binding is disable or prefer")),
+        _ => Err(invalid("store_url: channel_binding must be disable or prefer")),
     }
 }
 
@@ -205,7 +205,10 @@ fn writes(value: &str) -> Result<bool> {
     match value {
         "any" => Ok(false),
         "read-write" | "primary" => Ok(true),
-        _ => Err(invalid("store_url: target_session_attrs is any, read-write or primary: the service must write")),
+        _ => Err(invalid(
+            "store_url: target_session_attrs must be any, read-write or primary, because the service \
+             writes",
+        )),
     }
 }
 

@@ -227,8 +227,8 @@ pub struct Head {
 }
 
 impl Head {
-    /// Whether this is the same end of the log. Values that the signature does not cover may differ: altering them gains
-    /// an attacker nothing but wrong counters and slow lists.
+    /// Whether this is the same end of the log. Values that the signature does not cover may differ: altering them
+    /// gains an attacker nothing but wrong counters and slow lists.
     pub fn is_at(&self, other: &Self) -> bool {
         let Self { log_id, seq, hash, timestamp, revision, frontier, checkpoint, .. } = self;
         (log_id, seq, hash, timestamp) == (&other.log_id, &other.seq, &other.hash, &other.timestamp)

@@ -313,7 +313,7 @@ async fn a_leaked_root_key_on_a_busy_service() {
     session.replace_integrity_key().await.unwrap();
     // One item is not rewrapped: the generation is RETIRING then, and a second call must not start over.
     let error = session.retire_root_key(1, &leaked).await.unwrap_err();
-    assert!(error.message().contains("1 materials"), "{error}");
+    assert!(error.message().contains("1 items"), "{error}");
     session.rewrap(&RootKeyJob::default()).await.unwrap();
     let retired = session.retire_root_key(1, &leaked).await.unwrap();
     assert_eq!(retired.root_key.state, RootKeyState::Retired);

@@ -36,9 +36,9 @@ async fn invalid_calls_are_refused() {
 
     session.add_root_key(&next()).await.unwrap();
     assert_eq!(code(session.add_root_key(&next()).await), ErrorCode::Conflict);
-    assert!(retire(1).await.unwrap_err().message().contains("3 materials"), "not wrapped");
+    assert!(retire(1).await.unwrap_err().message().contains("3 items"), "not wrapped");
     session.rewrap(&RootKeyJob::default()).await.unwrap();
-    assert!(retire(1).await.unwrap_err().message().contains("3 materials"), "not verified");
+    assert!(retire(1).await.unwrap_err().message().contains("3 items"), "not verified");
     let dry = session.verify_root_key(2, &RootKeyJob::default().dry_run(true)).await.unwrap();
     assert!(dry.is_complete() && dry.done == 3);
     assert_recorded(&session, "ROOT_KEY_VERIFY", "dryRun").await;
@@ -48,7 +48,7 @@ async fn invalid_calls_are_refused() {
     session.verify_root_key(2, &RootKeyJob::default()).await.unwrap();
     // A version added after the verification is not verified.
     session.rotate_key("k", None).await.unwrap();
-    assert!(retire(1).await.unwrap_err().message().contains("1 materials"));
+    assert!(retire(1).await.unwrap_err().message().contains("1 items"));
     session.verify_root_key(2, &RootKeyJob::default().only_new(true)).await.unwrap();
     retire(1).await.unwrap();
     assert_eq!(retire(1).await.unwrap().erased, 0, "again");
@@ -158,7 +158,7 @@ async fn altered_wrappings_are_not_used() {
     // A verification mark that this service did not make does not count.
     session.rotate_key("b", None).await.unwrap();
     place.tamper("UPDATE wrappings SET verified = 1").await;
-    assert!(session.retire_root_key(1, &RetireOptions::default()).await.unwrap_err().message().contains("materials"));
+    assert!(session.retire_root_key(1, &RetireOptions::default()).await.unwrap_err().message().contains("items"));
     // Material that is missing only under the former key does not count either.
     place.tamper("DELETE FROM wrappings WHERE generation = 1").await;
     session.encrypt("b", b"x", &Context::new()).await.unwrap();

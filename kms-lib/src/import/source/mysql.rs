@@ -166,8 +166,8 @@ impl Snapshot {
             }
             if let Some(column) = found.iter().find(|column| !columns.contains(&column.as_str())) {
                 let text = format!(
-                    "the source's table {table} has a column {column} that this version does not know: it comes from a \
-                     newer version of Mini KMS on Node, and what the column means would be lost"
+                    "the source's table {table} has a column {column} that this version does not know: it comes from \
+                     a newer version of Mini KMS on Node, and the content of the column would be lost"
                 );
                 return Err(Error::new(ErrorCode::SchemaTooNew, text));
             }

@@ -24,7 +24,7 @@ impl Opened {
             Error::new(
                 ErrorCode::UsedAfterFork,
                 "a SQLite store was open when this process was forked, and SQLite's locks do not survive that; open \
-                 stores after the fork, or start the process anew (spawn)",
+                 stores after the fork, or start processes without forking (spawn)",
             )
         })?;
         Ok(Self(()))
