@@ -1,11 +1,13 @@
-"""The cost of a call from Python, beside other libraries and services, in one run: kms-py/bench/run [--quick] [PART...]
+"""The cost of a call from Python, beside other libraries and services, in one run: kms-py/bench/run --help
 
 Each line is the median of the rounds, in microseconds for one operation on 256 bytes. The systems take turns in each
-round, so that a machine that is slow for a while is slow for all. Only ratios of one run mean something. A second table
-has the same operations in Rust, on the same service, and the median of the differences and ratios within a round.
+round, so that other load on the machine affects all of them. Compare only figures of one run. A second table has the
+same operations in Rust, on the same service, and the median of the differences and ratios within a round. On a machine
+with other load, `--cpu` measures the CPU time of this process instead, which does not include waiting for the disk.
 
 `cryptography` and Tink are ciphers in the process: they keep no log, and check no rights. moto imitates AWS KMS on this
-machine: its line is the cost of boto3 and of HTTP, without a network. OpenBao runs in its development mode, in memory.
+machine, so its lines show the cost of boto3 and of HTTP without a network. OpenBao runs in its development mode, in
+memory.
 """
 
 from __future__ import annotations
@@ -34,24 +36,24 @@ PLAINTEXT = bytes(range(SIZE))
 BIN = Path(sys.executable).parent
 
 Measure = Callable[[int], float]
-"""Does so many operations, and gives the seconds that they took."""
+"""Performs a number of operations, and returns the seconds that they took."""
 
 
 class Table:
-    """The measures, by the part that they belong to."""
+    """The operations to be measured, and the same operations in Rust."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, int, Measure]] = []
         self.of_rust: dict[str, Measure] = {}
 
     def add(self, name: str, count: int, measure: Measure, of_rust: Measure | None = None) -> None:
-        """A measure, and the one of the same operations in Rust."""
+        """Adds a measure, and the measure of the same operations in Rust."""
         self.rows.append((name, count, measure))
         if of_rust is not None:
             self.of_rust[name] = of_rust
 
     def loop(self, name: str, count: int, operation: Callable[[], object], of_rust: Measure | None = None) -> None:
-        """A measure of one operation after another."""
+        """Adds a measure of operations that run one after the other."""
 
         def measure(count: int) -> float:
             begun = time.perf_counter()
@@ -61,7 +63,8 @@ class Table:
 
         self.add(name, count, measure, of_rust)
 
-    def run(self, scale: int) -> None:
+    def run(self, scale: int, cpu: bool) -> None:
+        """Prints the tables. With `cpu`, the measures are CPU time of all threads of this process."""
         taken: dict[str, list[float]] = {name: [] for name, _, _ in self.rows}
         in_rust: dict[str, list[float]] = {name: [] for name in self.of_rust}
         for turn in range(ROUNDS + 1):
@@ -70,9 +73,12 @@ class Table:
                 measures = [(taken, measure)]
                 if name in self.of_rust:
                     measures.append((in_rust, self.of_rust[name]))
-                # Neither always comes first. The first round warms up.
+                # The order alternates. The first round only warms up.
                 for values, one in measures if turn % 2 else reversed(measures):
+                    used = time.process_time()
                     seconds = one(count)
+                    if cpu:
+                        seconds = time.process_time() - used
                     if turn:
                         values[name].append(seconds / count * 1e6)
         print("| operation | us | per second |\n| --- | ---: | ---: |")
@@ -97,7 +103,7 @@ def free_port() -> int:
 
 @contextmanager
 def server(command: list[str], port: int, **variables: str) -> Iterator[None]:
-    """A server of this machine, until the end of the block."""
+    """Runs a server on this machine until the end of the block."""
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | variables
     )
@@ -130,13 +136,13 @@ def open_store(folder: str, ack: Any) -> tuple[mini_kms.Config, mini_kms.Kms, mi
 
 
 def rust(session: Any, operation: str, form: str, data: bytes) -> Measure:
-    """The same operations in Rust, on the same service: what the feature `bench` of the native module has."""
+    """Measures the same operations in Rust, on the same service, with the feature `bench` of the native module."""
     native: Any = mini_kms._native
     return lambda count: native._measure_rust(session, operation, form, data, count)
 
 
 def ours(table: Table, stack: ExitStack, folder: str, ack: Any) -> None:
-    """The synchronous interface: one thread, a batch, eight threads."""
+    """Adds the synchronous interface: one thread, batches, and eight threads."""
     _, kms, session = open_store(folder, ack)
     stack.enter_context(kms)
     sealed = session.encrypt("aes", PLAINTEXT).ciphertext
@@ -167,11 +173,15 @@ def ours(table: Table, stack: ExitStack, folder: str, ack: Any) -> None:
 
         return measure
 
-    for operation, what in (
-        (lambda: session.encrypt_batch(encryptions), to_encrypt),
-        (lambda: session.decrypt_batch(decryptions), to_decrypt),
+    tuples: list[Any] = [("aes", PLAINTEXT)] * 1_000
+    short: list[Any] = [(sealed,)] * 1_000
+    for operation, what, kind in (
+        (lambda: session.encrypt_batch(encryptions), to_encrypt, ""),
+        (lambda: session.encrypt_batch(tuples), to_encrypt, " tuples"),
+        (lambda: session.decrypt_batch(decryptions), to_decrypt, ""),
+        (lambda: session.decrypt_batch(short), to_decrypt, " tuples"),
     ):
-        name = f"mini_kms, {ack}: {what[0]}, batches of 1,000"
+        name = f"mini_kms, {ack}: {what[0]}, batches of 1,000{kind}"
         table.add(name, 40_000, batches(operation), in_rust("batch", what))
     pool = stack.enter_context(ThreadPoolExecutor(8))
 
@@ -195,8 +205,56 @@ def ours(table: Table, stack: ExitStack, folder: str, ack: Any) -> None:
         table.add(f"mini_kms, {ack}: {what[0]}, 8 threads", many, threads(operation), in_rust("threads", what))
 
 
+def together(runner: asyncio.Runner, make: Callable[[], Any]) -> Measure:
+    """Measures 1,000 tasks at a time."""
+
+    async def work(count: int) -> None:
+        for _ in range(count // 1_000):
+            await asyncio.gather(*(make() for _ in range(1_000)))
+
+    def measure(count: int) -> float:
+        begun = time.perf_counter()
+        runner.run(work(count))
+        return time.perf_counter() - begun
+
+    return measure
+
+
+def alone(runner: asyncio.Runner, make: Callable[[], Any]) -> Measure:
+    """Measures coroutines that are awaited one after the other."""
+
+    async def work(count: int) -> None:
+        for _ in range(count):
+            await make()
+
+    def measure(count: int) -> float:
+        begun = time.perf_counter()
+        runner.run(work(count))
+        return time.perf_counter() - begun
+
+    return measure
+
+
+def asyncio_itself(table: Table, stack: ExitStack) -> None:
+    """Adds the cost of asyncio: coroutines that do nothing, and futures that complete in the next turn of the loop."""
+    runner = stack.enter_context(asyncio.Runner())
+
+    async def nothing() -> None:
+        return
+
+    async def turn() -> None:
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        loop.call_soon(future.set_result, None)
+        await future
+
+    for name, make in (("nothing", nothing), ("a future", turn)):
+        table.add(f"asyncio: {name}, 1,000 tasks", 10_000, together(runner, make))
+        table.add(f"asyncio: {name}, await", 20_000, alone(runner, make))
+
+
 def ours_asynchronous(table: Table, stack: ExitStack, folder: str, ack: Any) -> None:
-    """asyncio with 1,000 tasks at a time, and one after another."""
+    """Adds asyncio: 1,000 tasks at a time, and one operation after the other."""
     config, kms, session = open_store(folder, ack)
     sealed = session.encrypt("aes", PLAINTEXT).ciphertext
     kms.close()
@@ -205,30 +263,6 @@ def ours_asynchronous(table: Table, stack: ExitStack, folder: str, ack: Any) -> 
     stack.callback(lambda: runner.run(opened.close()))
     tasks = opened.session("bench", "admin")
 
-    def together(make: Callable[[], Any]) -> Measure:
-        async def work(count: int) -> None:
-            for _ in range(count // 1_000):
-                await asyncio.gather(*(make() for _ in range(1_000)))
-
-        def measure(count: int) -> float:
-            begun = time.perf_counter()
-            runner.run(work(count))
-            return time.perf_counter() - begun
-
-        return measure
-
-    def alone(make: Callable[[], Any]) -> Measure:
-        async def work(count: int) -> None:
-            for _ in range(count):
-                await make()
-
-        def measure(count: int) -> float:
-            begun = time.perf_counter()
-            runner.run(work(count))
-            return time.perf_counter() - begun
-
-        return measure
-
     native: Any = tasks._native
     single = 20_000 if ack == "queued" else 200
     for operation, make, data in (
@@ -236,12 +270,13 @@ def ours_asynchronous(table: Table, stack: ExitStack, folder: str, ack: Any) -> 
         ("decrypt", lambda: tasks.decrypt(sealed), sealed),
     ):
         name = f"mini_kms, {ack}: {operation}"
-        table.add(f"{name}, 1,000 tasks", 10_000, together(make), rust(native, operation, "tasks", data))
-        table.add(f"{name}, await", single, alone(make), rust(native, operation, "await", data))
+        tasks_in_rust = rust(native, operation, "tasks", data)
+        table.add(f"{name}, 1,000 tasks", 10_000, together(runner, make), tasks_in_rust)
+        table.add(f"{name}, await", single, alone(runner, make), rust(native, operation, "await", data))
 
 
 def ciphers(table: Table) -> None:
-    """Ciphers in the process."""
+    """Adds ciphers that run in the process."""
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     cipher = AESGCM(bytes(range(32)))
@@ -268,7 +303,7 @@ def ciphers(table: Table) -> None:
 
 
 def aws(table: Table, stack: ExitStack) -> None:
-    """boto3 against moto."""
+    """Adds boto3, which calls moto."""
     import boto3
 
     port = free_port()
@@ -287,7 +322,7 @@ def aws(table: Table, stack: ExitStack) -> None:
 
 
 def openbao(table: Table, stack: ExitStack) -> None:
-    """hvac against OpenBao's engine transit."""
+    """Adds hvac, which calls the transit engine of OpenBao."""
     import base64
 
     import hvac
@@ -309,7 +344,7 @@ def openbao(table: Table, stack: ExitStack) -> None:
     sealed = transit.encrypt_data("aes", plaintext)["data"]["ciphertext"]
     table.loop("hvac, OpenBao: encrypt", 100, lambda: transit.encrypt_data("aes", plaintext))
     table.loop("hvac, OpenBao: decrypt", 100, lambda: transit.decrypt_data("aes", sealed))
-    # It takes no thousand.
+    # By default, OpenBao refuses batches of 1,000.
     batch = [{"plaintext": plaintext}] * 250
 
     def batches(count: int) -> float:
@@ -321,19 +356,21 @@ def openbao(table: Table, stack: ExitStack) -> None:
     table.add("hvac, OpenBao: encrypt, batches of 250", 5_000, batches)
 
 
-PARTS = ["durable", "queued", "ciphers", "aws", "openbao"]
+PARTS = ["durable", "queued", "asyncio", "ciphers", "aws", "openbao"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure Mini KMS from Python, beside others.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--quick", action="store_true", help="a tenth of the operations")
+    parser.add_argument("--cpu", action="store_true", help="CPU time of this process, for a machine with other load")
     options = parser.parse_args()
     chosen = options.parts or PARTS
     unknown = set(chosen) - set(PARTS)
     if unknown:
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
     others: dict[str, Callable[[Table, ExitStack], None]] = {
+        "asyncio": asyncio_itself,
         "ciphers": lambda table, _: ciphers(table),
         "aws": aws,
         "openbao": openbao,
@@ -351,7 +388,7 @@ def main() -> None:
                 place = Path(folder) / f"{part}-{number}"
                 place.mkdir()
                 make(table, stack, str(place), part)
-        table.run(10 if options.quick else 1)
+        table.run(10 if options.quick else 1, options.cpu)
 
 
 if __name__ == "__main__":
