@@ -10,8 +10,8 @@ use crate::status::{self, mkms_status};
 /// The result of the work of a function of the header.
 pub type Outcome<T> = Result<T, Failure>;
 
-/// The reason why a call failed. Behind a pointer, and made by functions that are not inlined: calls that succeed
-/// would otherwise spend a good part of the boundary's time on room for it.
+/// The reason why a call failed. It is behind a pointer and created by functions that are not inlined; otherwise,
+/// successful calls would spend a good part of the boundary's time on reserving space for it.
 #[derive(Debug)]
 pub struct Failure(Box<Details>);
 

@@ -28,7 +28,7 @@ pub struct Workers(Arc<Inner>);
 
 struct Inner {
     state: Mutex<State>,
-    /// Most threads at a time.
+    /// The maximum number of threads at a time.
     threads: usize,
 }
 

@@ -40,8 +40,8 @@ pub enum ReadyKey {
 /// In whose turn the computations of loading are done: no principal has an empty name. Callers take turns at loading
 /// before.
 const LOADER: &str = "";
-/// Most keys that are loaded at a time, in all and for one principal. They are more than the store has connections,
-/// because most of the time is spent waiting for a remote root key.
+/// The maximum number of keys that are loaded at a time, in all and for one principal. They are more than the store has
+/// connections, because most of the time is spent waiting for a remote root key.
 pub const LOADING: (usize, usize) = (64, 32);
 
 /// Ready keys by key and version. Bounded in number and time; the provider wipes keys that are dropped.

@@ -21,7 +21,7 @@ pub struct Fair(Arc<Inner>);
 
 struct Inner {
     places: Arc<Semaphore>,
-    /// Most turns that one principal can have at a time.
+    /// The maximum number of turns that one principal can have at a time.
     each: usize,
     principals: Mutex<Principals>,
 }

@@ -15,7 +15,7 @@ use crate::types::ids::{GrantId, KeyId};
 use crate::types::time::Timestamp;
 use crate::types::view::CatalogView;
 
-/// Most grants of a principal that are searched for one that allows an operation on any key.
+/// The maximum number of grants of a principal that are searched for one that allows an operation on any key.
 const LOOKED_AT: usize = 100;
 
 /// The permissions that the creator of a key gets on the key, unless the creator is an admin.

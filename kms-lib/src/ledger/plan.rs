@@ -83,7 +83,7 @@ pub(super) struct Place<'a> {
     /// The earlier of this machine's time and the database's: irreversible changes wait for both.
     pub surely: Timestamp,
     pub default_grace_days: Option<u32>,
-    /// Most versions with material that a key has.
+    /// The maximum number of versions with material that a key has.
     pub versions_max: u32,
     /// The seals under the current integrity key; they compute the row commitment.
     pub seals: &'a Seals,

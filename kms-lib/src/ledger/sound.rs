@@ -16,7 +16,7 @@ use crate::types::ids::VersionId;
 use crate::types::quarantine::EntityTable;
 use crate::types::view::CatalogView;
 
-/// Most records that are read while the head is locked.
+/// The maximum number of records that are read while the head is locked.
 const RECORDS: u64 = 10_000;
 
 /// The result of comparing the rows in memory with the log.

@@ -26,7 +26,7 @@ pub struct Context<'a> {
     pub revision: u64,
     /// The grace period, in days, of keys without their own; `None`: grace windows do not end.
     pub default_grace_days: Option<u32>,
-    /// Most versions with material that a key can have (setting `limits.versions`).
+    /// The maximum number of versions with material that a key can have (setting `limits.versions`).
     pub versions_max: u32,
     /// The grantor, for a command that makes a grant.
     pub grantor: Option<Grantor>,

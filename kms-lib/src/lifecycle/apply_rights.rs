@@ -135,7 +135,7 @@ impl Context<'_> {
             .collect()
     }
 
-    /// Skips rows that another process has already quarantined.
+    /// Quarantines these rows, except those that another process has already quarantined.
     pub(super) fn quarantine(&self, rows: &[NewQuarantined]) -> Vec<Change> {
         let new = rows.iter().filter(|row| !self.view.is_quarantined(row.table, row.row));
         new.map(|new| {

@@ -7,7 +7,7 @@ pub const NAME_CHARS: usize = 128;
 pub const PRINCIPAL_BYTES: usize = 256;
 /// Longest free text (request ids, reasons), in bytes.
 pub const TEXT_BYTES: usize = 256;
-/// Most entries of an encryption context.
+/// The maximum number of entries of an encryption context.
 pub const CONTEXT_ENTRIES: usize = 64;
 /// Largest encryption context: names and values together, in bytes.
 pub const CONTEXT_BYTES: usize = 8 * 1024;
@@ -31,10 +31,10 @@ pub const AES_GCM_TAG_BYTES: usize = 16;
 pub const RSA_2048_BYTES: usize = 256;
 /// Largest payload to sign or to verify, in bytes (64 MiB).
 pub const PAYLOAD_BYTES: usize = 64 * 1024 * 1024;
-/// Most versions that one call tries for signatures that name no version. Divided by the number of these signatures, it
-/// is the number of newest usable versions that are tried for each.
+/// The maximum number of versions that one call tries for signatures that name no version. Divided by the number of
+/// these signatures, it is the number of newest usable versions that are tried for each.
 pub const VERSIONS_TRIED: usize = 10_000;
-/// Most items of a batch.
+/// The maximum number of items of a batch.
 pub const BATCH_ITEMS: usize = 1_000;
 /// Largest page of a list.
 pub const PAGE_LIMIT: usize = 1_000;
@@ -42,13 +42,14 @@ pub const PAGE_LIMIT: usize = 1_000;
 pub const DATA_KEY_BYTES: usize = 1_024;
 /// Default of the setting `limits.versions`: most versions with material that a key can have.
 pub const VERSIONS: u32 = 100_000;
-/// Most grants that apps can make to one principal on one scope, one per app. Grants by admins are not counted.
+/// The maximum number of grants that apps can make to one principal on one scope, one per app. Grants by admins are not
+/// counted.
 pub const GRANTS_PER_SCOPE: usize = 64;
-/// Most networks in a `sourceIp` condition.
+/// The maximum number of networks in a `sourceIp` condition.
 pub const CONDITION_NETWORKS: usize = 64;
 /// Number of messages encrypted under a version from which on metrics advise a rotation.
 pub const ENCRYPTIONS_WARN: u64 = 1 << 31;
-/// Most messages that are encrypted under a version (NIST SP 800-38D, 8.3: random 96-bit nonces).
+/// The maximum number of messages that are encrypted under a version (NIST SP 800-38D, 8.3: random 96-bit nonces).
 pub const ENCRYPTIONS_MAX: u64 = 1 << 32;
 /// Default wait before a key scheduled for deletion is destroyed, in days.
 pub const DELETION_WAIT_DAYS: u32 = 30;
