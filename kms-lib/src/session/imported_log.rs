@@ -40,10 +40,11 @@ impl Session {
         }
         self.permit_reading(Action::AuditRead, Operation::ReadAudit, None).await?;
         let _admission = self.admit_list()?;
+        let _turn = self.shared.lists.turn(self.actor.principal()).await;
         let mut connection = self.shared.store.long_reader().await?;
         self.shared.ledger.seen().check_writable()?;
         connection.check_schema_change().await?;
-        let page = legacy::page(connection.as_mut(), source, cursor.unwrap_or_default(), limit + 1).await?;
+        let page = legacy::list(connection.as_mut(), source, cursor.unwrap_or_default(), limit + 1).await?;
         let legacy::LegacyRows { rows, is_cut } = page;
         let mut items = Vec::with_capacity(rows.len());
         for (position, body) in rows {

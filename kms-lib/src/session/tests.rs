@@ -291,6 +291,29 @@ async fn long_reads_do_not_keep_keys_from_being_loaded() {
     assert!(!listing.await.unwrap().unwrap().items.is_empty());
 }
 
+/// Lists of imported logs take turns with other lists, so that one principal does not have all connections for them.
+#[tokio::test]
+async fn lists_of_imported_logs_take_turns_by_principal() {
+    let folder = tempfile::tempdir().unwrap();
+    let (shared, session, _) = open(&folder.path().join("kms.db")).await;
+    let principal = session.actor().principal().to_owned();
+    let turns = [shared.lists.turn(&principal).await, shared.lists.turn(&principal).await];
+    let listing = {
+        let session = session.clone();
+        tokio::spawn(async move { session.list_imported_audit("mini-kms", &Paging::new(10)).await })
+    };
+    let mut looks = 0;
+    while shared.lists.tasks_of(&principal) < 3 {
+        assert!(looks < 6_000 && !listing.is_finished(), "the list waits for no turn");
+        looks += 1;
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let other = Session::new(Arc::clone(&shared), Actor::new("other", Role::Auditor).unwrap());
+    other.list_imported_audit("mini-kms", &Paging::new(10)).await.unwrap();
+    drop(turns);
+    listing.await.unwrap().unwrap();
+}
+
 /// While rows are resealed, an older state of a row with the former key's seal is not accepted, since the row
 /// commitment is under the new key; and the scheduler completes an interrupted resealing.
 #[tokio::test(flavor = "multi_thread")]

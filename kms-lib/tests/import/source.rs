@@ -259,6 +259,12 @@ async fn files_from_elsewhere_are_refused() {
         let from = ImportSource::parse(path(name).to_str().unwrap()).unwrap();
         assert_eq!(refused(&from).await, ErrorCode::InvalidConfiguration, "{name}");
     }
+    // Without waiting for the other end of a FIFO.
+    let fifo = path("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    for special in [fifo.to_str().unwrap(), "/dev/zero"] {
+        assert_eq!(refused(&ImportSource::parse(special).unwrap()).await, ErrorCode::InvalidConfiguration, "{special}");
+    }
     let bare = tempfile::tempdir().unwrap();
     let from = ImportSource::parse(bare.path().to_str().unwrap()).unwrap();
     assert_eq!(refused(&from).await, ErrorCode::InvalidConfiguration);

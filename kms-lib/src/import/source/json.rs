@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -197,7 +197,12 @@ impl JsonFiles {
 
 /// The array in a file; none if there is no such file.
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<Vec<T>>> {
-    let file = match File::open(path) {
+    // Opening a FIFO would wait for its other end, and a device may never end.
+    let file = match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => return Err(missing(path, "it is not a regular file")),
+        found => found.and_then(|_| File::open(path)),
+    };
+    let file = match file {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(missing(path, &error.to_string()).with_source(error)),
@@ -207,7 +212,8 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<Vec<T>>> {
         let text = format!("{} has {bytes} bytes; at most {FILE_BYTES} are read", path.display());
         return Err(Error::new(ErrorCode::LimitExceeded, text));
     }
-    let rows = serde_json::from_reader(BufReader::new(file));
+    // The file may grow while it is read.
+    let rows = serde_json::from_reader(BufReader::new(file.take(FILE_BYTES)));
     rows.map(Some).map_err(|error| malformed(path, &describe(&error)))
 }
 

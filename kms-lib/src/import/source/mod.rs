@@ -11,6 +11,8 @@ pub use rows::{
     Table, VERSION_BYTES, source_time,
 };
 
+use std::path::Path;
+
 use crate::types::error::{Error, ErrorCode, Result};
 use json::JsonFiles;
 use mysql::Snapshot;
@@ -32,7 +34,11 @@ macro_rules! either {
     ($source:expr, $tables:expr, $inner:ident => $call:expr) => {
         match $source {
             Source::Database($inner) => $call.await.map_err(|error| of_tables($tables, error)),
-            Source::Files($inner) => $call,
+            Source::Files($inner) => {
+                // All rows are in memory: without this, an import of many would keep other tasks from their turn.
+                tokio::task::yield_now().await;
+                $call
+            }
         }
     };
 }
@@ -42,7 +48,7 @@ impl Source {
     pub async fn open(from: &ImportSource) -> Result<Self> {
         let source = match from.form() {
             Form::Database(url) => Snapshot::open(url).await.map(Self::Database),
-            Form::Json(path) => JsonFiles::open(path).map(Self::Files),
+            Form::Json(path) => read_files(path).await.map(Self::Files),
         };
         source.map_err(of_source)
     }
@@ -51,7 +57,7 @@ impl Source {
     pub async fn renew(&mut self, from: &ImportSource) -> Result<()> {
         match (self, from.form()) {
             (Self::Database(snapshot), _) => snapshot.renew().await.map_err(of_source),
-            (Self::Files(files), Form::Json(path)) => JsonFiles::open(path).map(|new| *files = new),
+            (Self::Files(files), Form::Json(path)) => read_files(path).await.map(|new| *files = new),
             (Self::Files(_), Form::Database(_)) => Ok(()),
         }
     }
@@ -112,6 +118,13 @@ impl Source {
     }
 }
 
+/// Reads files on a thread for blocking work: they may be long.
+async fn read_files(path: &Path) -> Result<JsonFiles> {
+    let path = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || JsonFiles::open(&path)).await;
+    read.map_err(|_| Error::new(ErrorCode::Internal, "reading the files of the source was cancelled"))?
+}
+
 /// An error about the source's URL, connection or rows, which must not be taken for one of the store.
 fn of_source(error: Error) -> Error {
     let text = error.message().replace("store_url", "source");
@@ -133,5 +146,19 @@ fn of_tables(tables: &str, error: Error) -> Error {
             Error::new(ErrorCode::InvalidConfiguration, text)
         }
         _ => of_source(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    /// Other tasks have their turn between two pages of files, which are in memory.
+    #[tokio::test]
+    async fn pages_of_files_leave_turns_to_other_tasks() {
+        let mut files = Source::Files(JsonFiles::default());
+        assert!(files.keys(None, 10).now_or_never().is_none());
+        assert!(files.keys(None, 10).await.unwrap().is_empty());
     }
 }

@@ -8,6 +8,8 @@ use crate::types::error::Result;
 /// The maximum length of the rows that are read at once, in bytes or characters depending on the engine. At least one
 /// row is read.
 const PAGE_LENGTH: u64 = 8 * 1024 * 1024;
+/// The same for a list: its rows are parsed on the task of the caller, which other tasks wait for.
+const LIST_LENGTH: u64 = 512 * 1024;
 /// The maximum length of an imported row.
 const ROW_LENGTH: u64 = 4 * 1024 * 1024;
 
@@ -76,14 +78,28 @@ pub struct LegacyRows {
 /// Returns at most `limit` rows of a source after a position, in order, and fewer if they are long; empty only if no
 /// row follows. `StoreCorrupt` for a row that is longer than the import allows.
 pub async fn page(connection: &mut dyn Connection, source: &str, after: u64, limit: usize) -> Result<LegacyRows> {
+    page_of(connection, source, (after, limit), PAGE_LENGTH).await
+}
+
+/// Returns the same for a list, with fewer rows if they are long.
+pub async fn list(connection: &mut dyn Connection, source: &str, after: u64, limit: usize) -> Result<LegacyRows> {
+    page_of(connection, source, (after, limit), LIST_LENGTH).await
+}
+
+async fn page_of(
+    connection: &mut dyn Connection,
+    source: &str,
+    (after, limit): (u64, usize),
+    most: u64,
+) -> Result<LegacyRows> {
     let lengths = lengths(connection, source, after, limit).await?;
     if lengths.first().is_some_and(|length| *length > ROW_LENGTH) {
         return Err(corrupt("a row of an imported log is longer than the import allows; verify the log"));
     }
     let mut sum = 0;
-    let fits = lengths.iter().take_while(|length| {
+    let fits = lengths.iter().enumerate().take_while(|(n, length)| {
         sum += **length;
-        sum <= PAGE_LENGTH && **length <= ROW_LENGTH
+        (*n == 0 || sum <= most) && **length <= ROW_LENGTH
     });
     let limit = fits.count();
     let is_cut = limit < lengths.len();
