@@ -460,6 +460,41 @@ async fn a_half_body_that_gives_way_is_answered() {
     assert_eq!(&first, b"HTTP/1.1 429");
 }
 
+/// Requests whose callers cannot be recognized yet, because the issuer of their JWTs does not respond, give way.
+#[tokio::test]
+async fn requests_that_wait_for_the_keys_of_an_issuer_keep_nobody_out() {
+    use base64::Engine;
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let issuer = format!("http://{}", silent.local_addr().unwrap());
+    let server = Server::start(&[
+        ("KMS_HTTP_BODY_MEMORY_MIB", "4"),
+        ("KMS_HTTP_AUTH", "token,oidc"),
+        ("KMS_HTTP_TOKEN_PREFIX", "token:"),
+        ("KMS_HTTP_OIDC_PRINCIPAL_PREFIX", "sso:"),
+        ("KMS_HTTP_OIDC_ISSUER", &issuer),
+        ("KMS_HTTP_OIDC_AUDIENCES", "kms"),
+        ("KMS_HTTP_OIDC_TIMEOUT_SECONDS", "600"),
+        ("KMS_HTTP_REQUEST_TIMEOUT_SECONDS", "600"),
+    ]);
+    let admin = server.client();
+    admin.aes_key("users").await;
+    let claims = json!({"iss": issuer, "aud": "kms", "exp": 32_503_680_000_u64, "sub": "x", "more": "x".repeat(9_000)});
+    let parts = [json!({"alg": "RS256", "kid": "x"}), claims, json!("signature")];
+    let parts = parts.map(|part| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(part.to_string()));
+    let request = format!("GET /v1/keys HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n", parts.join("."));
+    let mut waiting = Vec::new();
+    for n in 0..400_u16 {
+        let mut stream = connect_from(&server, [127, 0, 2, u8::try_from(n % 200 + 1).unwrap()]).await;
+        let _ = stream.write_all(request.as_bytes()).await;
+        waiting.push(stream);
+    }
+    tokio::time::sleep(PAUSE).await;
+    let large = json!({"keyId": "users", "plaintext": "x".repeat(100_000)});
+    let served = tokio::time::timeout(Duration::from_secs(60), admin.post("/v1/crypto/encrypt", large)).await;
+    served.expect("they hold all memory").expect(200);
+    drop(silent);
+}
+
 #[tokio::test]
 async fn bad_credentials_are_limited_by_address() {
     let server = Server::start(&[("KMS_HTTP_AUTH_FAILURES_PER_SECOND", "2")]);

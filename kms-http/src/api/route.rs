@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
+use kms_lib::Actor;
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
@@ -176,8 +177,7 @@ async fn admit(
     seen: &mut Caller,
 ) -> Result<(Call, Held), ApiError> {
     let (parts, body) = request.into_parts();
-    let identified = app.auth.identify(&app.kms, &parts, &context.peer).await;
-    let actor = match identified {
+    let actor = match identified(app, context, &parts).await {
         Ok(actor) => actor,
         Err(error) => {
             not_recognized(app, context, &parts, &error).await;
@@ -205,6 +205,22 @@ async fn admit(
     let place = if kind.is_patient { None } else { Some(enter(&app.gate, caller).await?) };
     let call = Call::new(Arc::clone(app), actor, parts, body).with_room(room.clone());
     Ok((call, Held { room, _heavy: heavy, _place: place }))
+}
+
+/// Authenticates the caller. Meanwhile the request may be evicted: a caller that is not known yet must not hold memory
+/// for as long as the keys of its issuer cannot be fetched, or until its JWT has its turn to be verified.
+async fn identified(app: &App, context: &RequestContext, parts: &Parts) -> Result<Actor, ApiError> {
+    let identifying = app.auth.identify(&app.kms, parts, &context.peer);
+    let Some(room) = &context.room else { return identifying.await };
+    let _heard = room.hears();
+    room.waits(Waits::Body);
+    let identified = tokio::select! {
+        biased;
+        identified = identifying => identified,
+        () = room.evicted() => Err(ApiError::overloaded(true)),
+    };
+    room.stops_waiting();
+    identified
 }
 
 /// Counts and logs a request without a valid credential. If its network has sent too many of them, the response is
