@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::claims::{Claim, Claims, Rank};
+use super::greed::{self, Greed};
 use super::owner::Owner;
 use super::waiting::{Waiting, WaitingList, Waits};
 use crate::error::ApiError;
@@ -48,6 +49,8 @@ pub(super) struct State {
     pub(super) free: usize,
     next: u64,
     pub(super) held: HashMap<Owner, Holding>,
+    /// The owners of `held` with waiting reservations.
+    pub(super) greed: Greed,
     /// The requests that wait for memory.
     pub(super) claims: Claims<Arc<Place>>,
 }
@@ -59,12 +62,21 @@ pub(super) struct Holding {
     pub(super) waiting: WaitingList<Arc<Place>>,
     /// The one reservation that may exceed the owner's share.
     beyond: Option<Arc<Place>>,
+    /// The rank under which the owner is found in [`State::greed`].
+    ranked: Option<greed::Rank>,
 }
 
 impl Holding {
     /// Whether a reservation other than `place` exceeds the owner's share.
     fn is_beyond_without(&self, place: &Arc<Place>) -> bool {
         self.beyond.as_ref().is_some_and(|beyond| !Arc::ptr_eq(beyond, place))
+    }
+
+    /// The rank for [`State::greed`]. Owners that hold no more than one request needs are equal in their bytes.
+    fn rank(&self) -> Option<greed::Rank> {
+        let (turn, what, _) = self.waiting.oldest()?;
+        let excess = if self.bytes > SMALL { self.bytes } else { 0 };
+        Some((excess, what == Waits::Head, Reverse(turn)))
     }
 
     /// Notes that `place` no longer exceeds the owner's share.
@@ -134,7 +146,15 @@ impl State {
     /// The accounts of `total` bytes.
     pub(super) fn new(total: usize) -> Self {
         // Turns begin at 1: a reservation that never waited has 0.
-        Self { total, waited: Duration::ZERO, free: total, next: 1, held: HashMap::new(), claims: Claims::default() }
+        Self {
+            total,
+            waited: Duration::ZERO,
+            free: total,
+            next: 1,
+            held: HashMap::new(),
+            greed: Greed::default(),
+            claims: Claims::default(),
+        }
     }
 
     pub(super) fn take(
@@ -164,7 +184,7 @@ impl State {
             if !is_short && !is_over {
                 self.charge(owner, place, more);
                 if is_beyond && matches!(limit, Limit::Call { .. }) {
-                    self.held.entry(owner.clone()).or_default().beyond = Some(Arc::clone(place));
+                    self.change(owner, |holding| holding.beyond = Some(Arc::clone(place)));
                 }
                 return Ok(());
             }
@@ -207,8 +227,7 @@ impl State {
             Err(_) => self.charge(owner, place, bytes),
         }
         if let Some((what, waiting)) = waiting {
-            let turn = place.turn.load(Ordering::Relaxed);
-            self.held.entry(owner.clone()).or_default().waiting.insert(turn, what, waiting);
+            self.wait_again(owner, what, waiting);
         }
         taken
     }
@@ -216,7 +235,22 @@ impl State {
     fn charge(&mut self, owner: &Owner, place: &Place, more: usize) {
         self.free -= more;
         place.bytes.fetch_add(more, Ordering::Relaxed);
-        self.held.entry(owner.clone()).or_default().bytes += more;
+        self.change(owner, |holding| holding.bytes += more);
+    }
+
+    /// Changes what an owner holds, and its rank.
+    fn change<T>(&mut self, owner: &Owner, change: impl FnOnce(&mut Holding) -> T) -> T {
+        let holding = self.held.entry(owner.clone()).or_default();
+        let changed = change(holding);
+        let rank = holding.rank();
+        if rank != holding.ranked {
+            self.greed.change(owner, holding.ranked, rank);
+            holding.ranked = rank;
+        }
+        if holding.bytes == 0 && holding.waiting.is_empty() {
+            self.held.remove(owner);
+        }
+        changed
     }
 
     /// Evicts a reservation of the owner itself, other than `place`: of a network, an incomplete head or whatever has
@@ -248,18 +282,21 @@ impl State {
     /// callers with a smaller total. Returns whether a reservation was evicted.
     fn evict_other(&mut self, of: &Owner, wanted: usize, age: Duration) -> bool {
         let is_small = wanted <= self.total / LEFT;
-        let may = |owner: &Owner, holding: &Holding| match owner.is_known() {
-            true => of.is_known() && holding.bytes > wanted,
-            false => is_small || holding.bytes >= wanted,
+        let is_old = |holding: &Holding| {
+            holding.waiting.oldest().is_some_and(|(_, _, oldest)| oldest.since.elapsed() + self.waited >= age)
         };
-        let others = self.held.iter().filter(|(owner, holding)| *owner != of && may(owner, holding));
-        let candidates = others.filter_map(|(owner, holding)| {
-            let (turn, what, oldest) = holding.waiting.oldest()?;
-            let excess = if holding.bytes > SMALL { holding.bytes } else { 0 };
-            let rank = (excess, what == Waits::Head, Reverse(turn));
-            (oldest.since.elapsed() + self.waited >= age).then_some((rank, owner))
-        });
-        let Some(((_, _, Reverse(turn)), owner)) = candidates.max_by_key(|(rank, _)| *rank) else { return false };
+        let may = |owner: &Owner| {
+            let Some(holding) = self.held.get(owner) else { return false };
+            let may = match owner.is_known() {
+                true => holding.bytes > wanted,
+                false => is_small || holding.bytes >= wanted,
+            };
+            may && owner != of && is_old(holding)
+        };
+        let network = self.greed.greediest(false, may);
+        let principal = if of.is_known() { self.greed.greediest(true, may) } else { None };
+        let greedier = network.into_iter().chain(principal).max_by_key(|(rank, _)| *rank);
+        let Some(((_, _, Reverse(turn)), owner)) = greedier else { return false };
         let owner = owner.clone();
         self.end(&owner, turn);
         true
@@ -267,12 +304,15 @@ impl State {
 
     /// Evicts this waiting reservation.
     fn end(&mut self, owner: &Owner, turn: u64) {
-        let Some(holding) = self.held.get_mut(owner) else { return };
-        let Some((_, Waiting { place, .. })) = holding.waiting.remove(turn) else { return };
-        place.is_evicted.store(true, Ordering::Relaxed);
-        let bytes = place.bytes.swap(0, Ordering::Relaxed);
-        holding.is_within(&place);
-        holding.bytes = holding.bytes.saturating_sub(bytes);
+        let ended = self.change(owner, |holding| {
+            let (_, Waiting { place, .. }) = holding.waiting.remove(turn)?;
+            place.is_evicted.store(true, Ordering::Relaxed);
+            let bytes = place.bytes.swap(0, Ordering::Relaxed);
+            holding.is_within(&place);
+            holding.bytes = holding.bytes.saturating_sub(bytes);
+            Some((place, bytes))
+        });
+        let Some((place, bytes)) = ended else { return };
         self.free += bytes;
         match place.is_heard.load(Ordering::Relaxed) {
             true => place.told.notify_one(),
@@ -284,14 +324,22 @@ impl State {
     pub(super) fn begin_waiting(&mut self, owner: &Owner, place: &Arc<Place>, what: Waits) {
         let turn = self.next;
         self.next += 1;
-        let holding = self.held.entry(owner.clone()).or_default();
-        holding.waiting.remove(place.turn.swap(turn, Ordering::Relaxed));
-        holding.waiting.insert(turn, what, Waiting { since: Instant::now(), place: Arc::clone(place) });
+        self.change(owner, |holding| {
+            holding.waiting.remove(place.turn.swap(turn, Ordering::Relaxed));
+            holding.waiting.insert(turn, what, Waiting { since: Instant::now(), place: Arc::clone(place) });
+        });
+    }
+
+    /// Marks a reservation as waiting for `what`, since when it waited before.
+    pub(super) fn wait_again(&mut self, owner: &Owner, what: Waits, waiting: Waiting<Arc<Place>>) {
+        let turn = waiting.place.turn.load(Ordering::Relaxed);
+        self.change(owner, |holding| holding.waiting.insert(turn, what, waiting));
     }
 
     /// Marks a reservation as in use. Returns what it waited for, if it did.
     pub(super) fn stop_waiting(&mut self, owner: &Owner, place: &Place) -> Option<(Waits, Waiting<Arc<Place>>)> {
-        self.held.get_mut(owner)?.waiting.remove(place.turn.load(Ordering::Relaxed))
+        let turn = place.turn.load(Ordering::Relaxed);
+        self.held.contains_key(owner).then(|| self.change(owner, |holding| holding.waiting.remove(turn)))?
     }
 
     /// Releases bytes of a reservation, and tells a request that waits for them.
@@ -304,14 +352,14 @@ impl State {
         let bytes = bytes.min(place.bytes());
         place.bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.free += bytes;
-        if let Some(holding) = self.held.get_mut(owner) {
-            holding.bytes = holding.bytes.saturating_sub(bytes);
-            if holding.bytes <= self.free || place.bytes() == 0 {
-                holding.is_within(place);
-            }
-            if holding.bytes == 0 && holding.waiting.is_empty() {
-                self.held.remove(owner);
-            }
+        if self.held.contains_key(owner) {
+            let free = self.free;
+            self.change(owner, |holding| {
+                holding.bytes = holding.bytes.saturating_sub(bytes);
+                if holding.bytes <= free || place.bytes() == 0 {
+                    holding.is_within(place);
+                }
+            });
         }
     }
 

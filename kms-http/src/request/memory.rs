@@ -167,9 +167,8 @@ impl Room {
         let Inner { memory, place, .. } = &*self.0;
         let owner = self.owner();
         let mut state = memory.state();
-        let turn = place.turn.load(Ordering::Relaxed);
         if let Some((_, found)) = state.stop_waiting(&owner, place) {
-            state.held.entry(owner.clone()).or_default().waiting.insert(turn, what, found);
+            state.wait_again(&owner, what, found);
         }
     }
 

@@ -4,6 +4,7 @@ mod accounts;
 pub mod body;
 mod claims;
 pub mod fair_queue;
+mod greed;
 pub mod headers;
 pub mod linger;
 pub mod memory;

@@ -19,6 +19,9 @@ const HEAD: usize = 4 * 1024;
 /// In HTTP/2, the maximum number of bytes that have arrived and were not read as part of a request. The windows of a
 /// connection and the largest head together are smaller, so only frames that serve no request can add up to this.
 const FRAMES: usize = 512 * 1024;
+/// In HTTP/2, the number of such bytes beyond which a connection is read slowly: more than the windows and the largest
+/// head.
+const CALM: usize = 320 * 1024;
 /// In HTTP/2, bytes of other frames that are expected with each head and each part of a body or a response.
 const BESIDE: usize = 128;
 
@@ -61,6 +64,8 @@ struct Head {
 pub enum Frames {
     /// More frames may be read.
     Fit,
+    /// More frames may be read after a while, because some of those that have arrived serve no request.
+    Slowly,
     /// No memory is left for the frames that have arrived.
     NoRoom,
     /// More bytes have arrived than requests account for.
@@ -195,8 +200,9 @@ impl Activity {
         match needed {
             ..=HEAD => Frames::Fit,
             _ if needed > FRAMES => Frames::TooMany,
-            _ if self.count(&mut head, needed, memory).is_ok() => Frames::Fit,
-            _ => Frames::NoRoom,
+            _ if self.count(&mut head, needed, memory).is_err() => Frames::NoRoom,
+            _ if needed > CALM && bytes > 0 => Frames::Slowly,
+            _ => Frames::Fit,
         }
     }
     /// Notes that `bytes` bytes of what has arrived in HTTP/2 were read as part of a body or taken as a head.

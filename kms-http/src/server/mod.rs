@@ -15,7 +15,7 @@ pub use process::harden;
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -184,7 +184,7 @@ impl Server {
                 _ = server.stop.wait_for(|stop| *stop) => return,
             }
             let (io, handler) = (server.io(stream, &connection, false), server.handler(peer, &connection, None));
-            let serving = http1(&server.app.http).serve_connection(io, handler);
+            let serving = Box::pin(http1(&server.app.http).serve_connection(io, handler));
             server.conduct(serving, connection, std::future::pending()).await;
         });
     }
@@ -217,11 +217,11 @@ impl Server {
             if is_http2 {
                 let streams = Streams::new(connection.activity(), server.app.http.idle_timeout());
                 let handler = server.handler(peer, &connection, Some(streams.clone()));
-                let serving = http2(&server.app.http, streams).serve_connection(io, handler);
+                let serving = Box::pin(http2(&server.app.http, streams).serve_connection(io, handler));
                 server.conduct(serving, connection, retired).await;
             } else {
                 let handler = server.handler(peer, &connection, None);
-                let serving = http1(&server.app.http).serve_connection(io, handler);
+                let serving = Box::pin(http1(&server.app.http).serve_connection(io, handler));
                 server.conduct(serving, connection, retired).await;
             }
         });
@@ -240,11 +240,11 @@ impl Server {
     /// too old or was silent for too long, or when it is `retired`.
     async fn conduct(
         mut self,
-        serving: impl GracefulConnection<Error = hyper::Error>,
+        // On the heap: a silent connection does not have it yet.
+        mut serving: Pin<Box<impl GracefulConnection<Error = hyper::Error>>>,
         connection: Connection,
         retired: impl Future<Output = ()>,
     ) {
-        let mut serving = pin!(serving);
         let activity = connection.activity();
         let age = match self.app.http.connection_age_seconds {
             0 => Duration::MAX,

@@ -19,6 +19,11 @@ use crate::request::memory::RequestMemory;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long reading from an HTTP/2 connection is paused when no memory is left.
 const PAUSE: Duration = Duration::from_millis(25);
+/// How long it is paused after each read when frames arrive that serve no request.
+const SLOW_DOWN: Duration = Duration::from_millis(100);
+/// Number of bytes that are read from an HTTP/2 connection before other tasks have their turn: small frames that serve
+/// no request cost much more time than their bytes.
+const IN_A_ROW: usize = 32 * 1024;
 /// Maximum number of bytes read ahead while a request is in process, to detect the end of the stream.
 const AHEAD: usize = 512;
 /// Maximum number of bytes read at a time while a head is expected, so that little of a body arrives together with it,
@@ -35,12 +40,14 @@ pub struct Stream<S> {
     ended: Option<Pin<Box<Sleep>>>,
     /// Set while reading is paused because no memory is left for HTTP/2 frames.
     paused: Option<Pin<Box<Sleep>>>,
+    /// Number of bytes that were read from an HTTP/2 connection since other tasks had a turn.
+    in_a_row: usize,
 }
 
 impl<S> Stream<S> {
     /// Wraps a socket; progress goes to `activity`, large heads are counted in `memory`.
     pub fn new(inner: S, activity: Arc<Activity>, memory: Arc<RequestMemory>, is_http2: bool) -> Self {
-        Self { inner, activity, memory, is_http2, ended: None, paused: None }
+        Self { inner, activity, memory, is_http2, ended: None, paused: None, in_a_row: 0 }
     }
 
     /// Ready when the end of the stream may be reported; otherwise the task is woken later.
@@ -78,13 +85,25 @@ impl<S> Stream<S> {
 
     /// Counts frames that have arrived; with 0 bytes, checks again whether more may be read.
     fn frames_arrived(&mut self, bytes: usize) -> io::Result<()> {
+        let pause = |time| Some(Box::pin(tokio::time::sleep(time)));
         self.paused = match self.activity.frames_arrive(bytes, &self.memory) {
             Frames::Fit => None,
+            Frames::Slowly => pause(SLOW_DOWN),
             // Frames that were read during the pause are no longer counted.
             Frames::TooMany if bytes == 0 => return Err(io::Error::other("too many frames that serve no request")),
-            Frames::TooMany | Frames::NoRoom => Some(Box::pin(tokio::time::sleep(PAUSE))),
+            Frames::TooMany | Frames::NoRoom => pause(PAUSE),
         };
         Ok(())
+    }
+
+    /// Lets other tasks have their turn after some bytes of an HTTP/2 connection.
+    fn poll_turn(&mut self, context: &Context<'_>) -> Poll<()> {
+        if self.in_a_row < IN_A_ROW {
+            return Poll::Ready(());
+        }
+        self.in_a_row = 0;
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Waits until memory is available for what has arrived. The caller is slowed down rather than disconnected.
@@ -122,10 +141,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         ready!(this.poll_room(context))?;
+        ready!(this.poll_turn(context));
         ready!(this.activity.poll_unpaused(context));
         let before = buffer.filled().len();
         match (this.activity.is_arriving(), this.activity.is_working()) {
-            _ if this.is_http2 => ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?,
+            _ if this.is_http2 => {
+                let read = Pin::new(&mut this.inner).poll_read(context, buffer);
+                this.in_a_row = if read.is_ready() { this.in_a_row + buffer.filled().len() - before } else { 0 };
+                ready!(read)?;
+            }
             (true, _) => ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?,
             (false, true) => ready!(this.poll_read_part::<AHEAD>(context, buffer))?,
             (false, false) => ready!(this.poll_read_part::<WITH_HEAD>(context, buffer))?,
@@ -179,3 +203,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         Pin::new(&mut self.inner).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/stream.rs"]
+mod tests;

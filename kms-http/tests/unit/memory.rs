@@ -342,3 +342,22 @@ async fn of_requests_that_would_wait_for_each_other_one_is_refused() {
     let (a, b) = tokio::join!(a, b);
     assert!(a.is_ok() != b.is_ok(), "{a:?} {b:?}");
 }
+
+/// The order in which owners give way is kept up to date with every change.
+#[test]
+fn owners_are_found_by_their_greed() {
+    let memory = Arc::new(RequestMemory::new(64 * MIB));
+    let rooms: Vec<_> = (0..100).map(|n| waiting(&memory, network(n), 1_000 + usize::from(n))).collect();
+    assert_eq!(memory.state().greed.len(), 100);
+    for (room, _) in &rooms {
+        room.resize(200_000).expect("room");
+        room.waits_now(Waits::Head);
+        room.move_to(&principal("a")).expect("room");
+        room.stops_waiting();
+    }
+    assert_eq!(memory.state().greed.len(), 0, "nothing waits any more");
+    rooms[0].0.waits(Waits::Body);
+    assert_eq!(memory.state().greed.len(), 1);
+    drop(rooms);
+    assert!(memory.state().greed.len() == 0 && memory.state().held.is_empty());
+}
