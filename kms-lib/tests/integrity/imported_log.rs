@@ -35,7 +35,9 @@ fn row(n: usize, prev: &str) -> Value {
     let (minute, second) = (n / 60 % 60, n % 60);
     let timestamp = format!("2026-01-{:02}T{:02}:{minute:02}:{second:02}.000Z", 1 + n / 86_400, n / 3_600 % 24);
     let text = format!(
-        r#"{{"id":"{id}","timestamp":"{timestamp}","actor":"alice","role":"admin","action":"ENCRYPT","requestId":"r{n}","details":{{"keyId":"k","version":{n}}},"keyId":null,"keyVersion":null,"status":"SUCCESS"}}"#
+        "{{\"id\":\"{id}\",\"timestamp\":\"{timestamp}\",\"actor\":\"alice\",\"role\":\"admin\",\"action\":\"ENCRYPT\",\
+         \"requestId\":\"r{n}\",\"details\":{{\"keyId\":\"k\",\"version\":{n}}},\"keyId\":null,\"keyVersion\":null,\
+         \"status\":\"SUCCESS\"}}"
     );
     let hash: String = Sha256::digest(format!("{prev}{text}")).iter().map(|byte| format!("{byte:02x}")).collect();
     let mut row: Value = serde_json::from_str(&text).unwrap();
