@@ -1,6 +1,6 @@
 //! The cost of operations with a short and with a long history: `cargo bench -p kms-lib --bench scale`. `-- --full`
-//! uses the largest sizes, `-- grants` (or keys, versions, opening, log, commit, servers) runs one part. Machines are
-//! noisy; only the ratios are meaningful, and the CPU time of opening a store.
+//! uses the largest sizes, `-- grants` (or keys, versions, opening, log, commit, servers, opening-servers) runs one
+//! part. Machines are noisy; only the ratios are meaningful, and the CPU time of opening a store.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that measures and prints")]
 
@@ -55,7 +55,7 @@ async fn main() {
         versions(&url(folder.path(), "versions"), sizes.versions).await;
     }
     if wanted("opening") {
-        opening(&url(folder.path(), "opening"), &sizes).await;
+        opening(&url(folder.path(), "opening"), sizes.keys, sizes.versions_each).await;
     }
     if wanted("log") {
         log(&url(folder.path(), "log"), sizes.records).await;
@@ -69,6 +69,16 @@ async fn main() {
         }
         if let Some(server) = Postgres::try_new(&[]) {
             on_server("PostgreSQL", &server, &sizes).await;
+        }
+    }
+    if wanted("opening-servers") {
+        if let Some(server) = MariaDb::try_new(&[]) {
+            println!("MariaDB");
+            opening(&server.create_database(), sizes.keys, 1).await;
+        }
+        if let Some(server) = Postgres::try_new(&[]) {
+            println!("PostgreSQL");
+            opening(&server.create_database(), sizes.keys, 1).await;
         }
     }
 }
@@ -209,20 +219,23 @@ async fn keys(url: &str, few_url: &str, count: usize) {
     open_elsewhere(&format!("{count} keys"), url);
 }
 
-/// Opening a store with many keys, first with one version each, then with several.
-async fn opening(url: &str, sizes: &Sizes) {
+/// Opening a store with many keys, first with a version each, then with several.
+async fn opening(url: &str, keys: usize, versions: u32) {
     let kms = open(url).await;
     let session = admin(&kms);
-    many(sizes.keys, |n| session.create_key(NewKey::aes(format!("key-{n:06}")))).await;
+    many(keys, |n| session.create_key(NewKey::aes(format!("key-{n:06}")))).await;
     kms.close().await.unwrap();
-    open_elsewhere(&format!("{} keys with a version each", sizes.keys), url);
+    open_elsewhere(&format!("{keys} keys with a version each"), url);
+    if versions == 1 {
+        return;
+    }
     let kms = open(url).await;
     let session = admin(&kms);
-    for _ in 1..sizes.versions_each {
-        many(sizes.keys, |n| session.rotate_key(format!("key-{n:06}"), None)).await;
+    for _ in 1..versions {
+        many(keys, |n| session.rotate_key(format!("key-{n:06}"), None)).await;
     }
     kms.close().await.unwrap();
-    open_elsewhere(&format!("{} keys with {} versions each", sizes.keys, sizes.versions_each), url);
+    open_elsewhere(&format!("{keys} keys with {versions} versions each"), url);
 }
 
 /// Opens a store and prints the time, the CPU time of all threads and the peak of the memory.
