@@ -19,7 +19,7 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io::{Read, Write};
 use std::path::Path;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::{Handle, Runtime};
@@ -81,9 +81,17 @@ impl Engine {
         }
         check_thread()?;
         reseed(self.process);
+        let mut done = None;
+        let work = async { done = Some(work.await) };
+        self.finish(pin!(work));
+        done.unwrap_or_else(|| Err(Error::new(ErrorCode::Internal, "the operation ended without a result")))
+    }
+
+    /// Runs a future on this thread. Not generic, because the runtime would be compiled for each operation.
+    fn finish(&self, work: Pin<&mut dyn Future<Output = ()>>) {
         // The runtime moves what it is given several times, and the state of an operation has kilobytes.
-        let (mut work, mut leader) = (pin!(work), Leader::default());
-        self.handle.block_on(poll_fn(|context| leader.poll(work.as_mut(), context)))
+        let (mut work, mut leader) = (work, Leader::default());
+        self.handle.block_on(poll_fn(|context| leader.poll(work.as_mut(), context)));
     }
 }
 

@@ -173,7 +173,7 @@ pub fn router(app: &Arc<App>) -> Router {
 fn serve_file(file: page::File) -> impl Fn() -> std::future::Ready<Response> + Clone + Send + Sync + 'static {
     let page::File { content_type, content, .. } = file;
     move || {
-        let mut response = Response::new(Body::from(content.clone()));
+        let mut response = Response::new(Body::from(content()));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::PAGE_POLICY));

@@ -1,15 +1,22 @@
 //! The documentation page `/docs`: embedded Swagger UI, which loads nothing from other servers.
 
-use std::borrow::Cow;
-use std::sync::Arc;
+use std::io::Read;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
-use utoipa_swagger_ui::Config;
+use flate2::read::DeflateDecoder;
 
 /// The HTML page that Swagger UI renders into.
 const PAGE: &str = include_str!("page.html");
 /// The script that starts Swagger UI with `/openapi.json`.
 const START: &str = include_str!("page.js");
+
+/// The script and the styles of Swagger UI, which the build script took from its archive. Inflated when a browser first
+/// asks for them.
+static SWAGGER_SCRIPT: LazyLock<Bytes> =
+    LazyLock::new(|| inflate(include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui-bundle.js.deflate"))));
+static SWAGGER_STYLES: LazyLock<Bytes> =
+    LazyLock::new(|| inflate(include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.css.deflate"))));
 
 /// The `Content-Security-Policy` of the page: it may load its own scripts and styles and call this service. Swagger UI
 /// needs inline styles, and images in its style sheet.
@@ -23,30 +30,30 @@ pub struct File {
     pub path: &'static str,
     /// The value of the header `content-type`.
     pub content_type: &'static str,
-    /// The bytes of the file.
-    pub content: Bytes,
+    /// Returns the bytes of the file.
+    pub content: fn() -> Bytes,
 }
 
 /// The page and the files that it loads.
 pub fn files() -> Vec<File> {
-    let own = |path, content_type, text: &'static str| File { path, content_type, content: text.into() };
     let css = "text/css; charset=utf-8";
     let script = "text/javascript; charset=utf-8";
+    let file = |path, content_type, content| File { path, content_type, content };
     vec![
-        own("/docs", "text/html; charset=utf-8", PAGE),
-        own("/docs/start.js", script, START),
-        File { path: "/docs/swagger-ui.css", content_type: css, content: embedded("swagger-ui.css") },
-        File { path: "/docs/swagger-ui.js", content_type: script, content: embedded("swagger-ui-bundle.js") },
+        file("/docs", "text/html; charset=utf-8", || Bytes::from_static(PAGE.as_bytes())),
+        file("/docs/start.js", script, || Bytes::from_static(START.as_bytes())),
+        file("/docs/swagger-ui.css", css, || SWAGGER_STYLES.clone()),
+        file("/docs/swagger-ui.js", script, || SWAGGER_SCRIPT.clone()),
     ]
 }
 
-/// A file of the Swagger UI distribution. A test checks that the files above exist.
-fn embedded(name: &str) -> Bytes {
-    let found = utoipa_swagger_ui::serve(name, Arc::new(Config::default())).ok().flatten();
-    found.map_or_else(Bytes::new, |file| match file.bytes {
-        Cow::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
-        Cow::Owned(bytes) => bytes.into(),
-    })
+/// Inflates an embedded file. A test checks that this succeeds.
+fn inflate(deflated: &[u8]) -> Bytes {
+    let mut bytes = Vec::new();
+    match DeflateDecoder::new(deflated).read_to_end(&mut bytes) {
+        Ok(_) => bytes.into(),
+        Err(_) => Bytes::new(),
+    }
 }
 
 #[cfg(test)]
@@ -56,7 +63,7 @@ mod tests {
     #[test]
     fn all_files_are_there_and_load_nothing_from_elsewhere() {
         for File { path, content, .. } in files() {
-            assert!(content.len() > 100, "{path} is missing");
+            assert!(content().len() > 100, "{path} is missing");
         }
         for text in [PAGE, START] {
             assert!(!text.contains("//"), "a URL of another place, or a comment");

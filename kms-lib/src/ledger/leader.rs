@@ -274,7 +274,7 @@ pub struct Leader {
 impl Leader {
     /// Polls the operation without leading. What it submits is written at the next [`Self::poll`], or by the ledger's
     /// thread after [`Self::leave`].
-    pub fn begin<F: Future>(&mut self, operation: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
+    pub fn begin<F: Future + ?Sized>(&mut self, operation: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
         let scope = Scope::enter();
         let polled = operation.poll(context);
         if let Some(writer) = scope.exit() {
@@ -287,7 +287,11 @@ impl Leader {
     }
 
     /// Polls the operation, and writes as the leader if that is possible.
-    pub fn poll<F: Future>(&mut self, mut operation: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
+    pub fn poll<F: Future + ?Sized>(
+        &mut self,
+        mut operation: Pin<&mut F>,
+        context: &mut Context<'_>,
+    ) -> Poll<F::Output> {
         loop {
             let polled = self.begin(operation.as_mut(), context);
             if polled.is_ready() {

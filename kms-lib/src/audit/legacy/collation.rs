@@ -5,16 +5,14 @@
 //! That service used neither in its names, which are ASCII.
 
 use std::cmp::Ordering;
-use std::sync::LazyLock;
 
+use icu_collator::CollatorBorrowed;
 use icu_collator::options::CollatorOptions;
-use icu_collator::{CollatorBorrowed, CollatorPreferences};
 
 use super::ecma_json::{Object, Value};
 
-/// The root collation. Its data is compiled in, so creating it cannot fail.
-static ROOT: LazyLock<Option<CollatorBorrowed<'static>>> =
-    LazyLock::new(|| CollatorBorrowed::try_new(CollatorPreferences::default(), CollatorOptions::default()).ok());
+/// The root collation. Only its data is compiled in: a collation that is chosen by a locale would need the data of all.
+static ROOT: CollatorBorrowed<'static> = CollatorBorrowed::new_root(CollatorOptions::default());
 
 /// Sorts the member names of all objects in a value. Names that the collation considers equal keep their order, as in a
 /// stable sort; array indexes come first, as in every object of ECMAScript.
@@ -33,5 +31,5 @@ pub(super) fn sort_names(value: Value) -> Value {
 }
 
 fn compare(left: &[u16], right: &[u16]) -> Ordering {
-    ROOT.as_ref().map_or(Ordering::Equal, |root| root.compare_utf16(left, right))
+    ROOT.compare_utf16(left, right)
 }
