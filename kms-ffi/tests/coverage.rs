@@ -62,14 +62,14 @@ const LEFT_OUT: [&str; 12] = [
     "Config::shown_store_url",
 ];
 
-/// The public methods of a type in a source file, including those that the macro `mirror!` declares.
+/// The public methods of a type in a source file, including those that `mirror!` and `mirror_on_key!` declare.
 fn methods(source: &str, kind: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut inside = false;
     for line in source.lines() {
-        if line.starts_with("impl") || line.starts_with("mirror! {") || line.starts_with("macro_rules!") {
-            let is_mirror =
-                kind == "Session" && (line.starts_with("mirror! {") || line.starts_with("macro_rules! mirror"));
+        let is_mirrored = line.starts_with("mirror") && line.ends_with("! {");
+        if line.starts_with("impl") || is_mirrored || line.starts_with("macro_rules!") {
+            let is_mirror = kind == "Session" && (is_mirrored || line.starts_with("macro_rules! mirror"));
             inside = line.starts_with(&format!("impl {kind} ")) || is_mirror;
         } else if line == "}" {
             inside = false;

@@ -250,39 +250,29 @@ macro_rules! mirror {
     };
 }
 
+/// Mirrors methods of the async session whose first argument is a key. The key is converted first, so that the
+/// operation is not generic and is compiled in this crate only.
+macro_rules! mirror_on_key {
+    ($($name:ident($($arg:ident: $kind:ty),*) -> $answer:ty;)+) => {
+        impl Session {
+            $(
+                #[doc = concat!("See [`crate::Session::", stringify!($name), "`].")]
+                pub fn $name(&self, key: impl Into<KeyRef>, $($arg: $kind),*) -> Result<$answer> {
+                    fn run(on: &Session, key: KeyRef, $($arg: $kind),*) -> Result<$answer> {
+                        on.engine.run(on.session.$name(key, $($arg),*))
+                    }
+                    run(self, key.into(), $($arg),*)
+                }
+            )+
+        }
+    };
+}
+
 mirror! {
     create_key(new: NewKey) -> KeyDescription;
-    get_key(key: impl Into<KeyRef>) -> KeyDescription;
     list_keys(filter: &KeyFilter, paging: &Paging) -> Page<KeyDescription>;
-    public_key(key: impl Into<KeyRef>, version: u32) -> String;
-    list_versions(key: impl Into<KeyRef>, paging: &Paging) -> Page<VersionDescription>;
-    get_version(key: impl Into<KeyRef>, version: u32) -> VersionDescription;
-    rotate_key(key: impl Into<KeyRef>, expected_current: Option<u32>) -> KeyDescription;
-    enable_key(key: impl Into<KeyRef>) -> KeyDescription;
-    disable_key(key: impl Into<KeyRef>) -> KeyDescription;
-    revoke_key(key: impl Into<KeyRef>) -> KeyDescription;
-    enable_version(key: impl Into<KeyRef>, version: u32) -> KeyDescription;
-    disable_version(key: impl Into<KeyRef>, version: u32) -> KeyDescription;
-    revoke_version(key: impl Into<KeyRef>, version: u32) -> KeyDescription;
-    set_window(key: impl Into<KeyRef>, version: u32, not_after: Option<Timestamp>) -> KeyDescription;
-    update_key(key: impl Into<KeyRef>, update: KeyUpdate) -> KeyDescription;
-    schedule_deletion(key: impl Into<KeyRef>, waiting_days: Option<u32>) -> KeyDescription;
-    cancel_deletion(key: impl Into<KeyRef>) -> KeyDescription;
-    trim_key(key: impl Into<KeyRef>) -> KeyDescription;
-    encrypt(key: impl Into<KeyRef>, plaintext: &[u8], context: &Context) -> Encrypted;
     decrypt(ciphertext: &[u8], context: &Context) -> Decrypted;
-    decrypt_with(key: impl Into<KeyRef>, ciphertext: &[u8], context: &Context) -> Decrypted;
     decrypt_item(item: DecryptItem<'_>) -> Decrypted;
-    decrypt_oaep(key: impl Into<KeyRef>, version: u32, ciphertext: &[u8]) -> Decrypted;
-    sign(key: impl Into<KeyRef>, payload: &[u8], algorithm: SignatureAlgorithm) -> Signature;
-    sign_with_version(
-        key: impl Into<KeyRef>, version: u32, payload: &[u8], algorithm: SignatureAlgorithm
-    ) -> Signature;
-    verify(
-        key: impl Into<KeyRef>, payload: &[u8], signature: &[u8], algorithm: SignatureAlgorithm, version: Option<u32>
-    ) -> SignatureCheck;
-    generate_data_key(key: impl Into<KeyRef>, bytes: usize, context: &Context) -> DataKey;
-    generate_data_key_without_plaintext(key: impl Into<KeyRef>, bytes: usize, context: &Context) -> DataKey;
     reencrypt(item: ReencryptItem<'_>) -> Reencrypted;
     encrypt_batch(items: &[EncryptItem<'_>]) -> Vec<Result<Encrypted>>;
     decrypt_batch(items: &[DecryptItem<'_>]) -> Vec<Result<Decrypted>>;
@@ -324,8 +314,35 @@ mirror! {
     verify_planned_root_key(source: &RootKeySource, job: &RootKeyJob) -> RootKeyReport;
     retire_root_key(generation: u32, options: &RetireOptions) -> Retirement;
     replace_integrity_key() -> IntegrityKeyReplacement;
-    encrypt_stream(key: impl Into<KeyRef>, context: &Context) -> StreamEncryptor;
     decrypt_stream(beginning: &[u8], context: &Context) -> Option<(StreamDecryptor, usize)>;
+}
+
+mirror_on_key! {
+    get_key() -> KeyDescription;
+    public_key(version: u32) -> String;
+    list_versions(paging: &Paging) -> Page<VersionDescription>;
+    get_version(version: u32) -> VersionDescription;
+    rotate_key(expected_current: Option<u32>) -> KeyDescription;
+    enable_key() -> KeyDescription;
+    disable_key() -> KeyDescription;
+    revoke_key() -> KeyDescription;
+    enable_version(version: u32) -> KeyDescription;
+    disable_version(version: u32) -> KeyDescription;
+    revoke_version(version: u32) -> KeyDescription;
+    set_window(version: u32, not_after: Option<Timestamp>) -> KeyDescription;
+    update_key(update: KeyUpdate) -> KeyDescription;
+    schedule_deletion(waiting_days: Option<u32>) -> KeyDescription;
+    cancel_deletion() -> KeyDescription;
+    trim_key() -> KeyDescription;
+    encrypt(plaintext: &[u8], context: &Context) -> Encrypted;
+    decrypt_with(ciphertext: &[u8], context: &Context) -> Decrypted;
+    decrypt_oaep(version: u32, ciphertext: &[u8]) -> Decrypted;
+    sign(payload: &[u8], algorithm: SignatureAlgorithm) -> Signature;
+    sign_with_version(version: u32, payload: &[u8], algorithm: SignatureAlgorithm) -> Signature;
+    verify(payload: &[u8], signature: &[u8], algorithm: SignatureAlgorithm, version: Option<u32>) -> SignatureCheck;
+    generate_data_key(bytes: usize, context: &Context) -> DataKey;
+    generate_data_key_without_plaintext(bytes: usize, context: &Context) -> DataKey;
+    encrypt_stream(context: &Context) -> StreamEncryptor;
 }
 
 #[cfg(feature = "import")]

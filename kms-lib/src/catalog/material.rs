@@ -13,8 +13,8 @@ use super::Catalog;
 use crate::crypto::provider::{Aead, Provider, RsaPrivate, RsaPublic};
 use crate::envelope::{Binding, Envelope, fingerprint};
 use crate::fair::{Fair, Joint, Run};
-use crate::storage::Store;
 use crate::storage::tables::entities;
+use crate::storage::{Store, StoreFuture};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::{KeyType, KeyVersion, VersionState};
@@ -213,38 +213,41 @@ struct Loader {
 }
 
 impl Loader {
-    async fn load(&self, version: &KeyVersion, key_type: KeyType) -> Result<Arc<ReadyKey>> {
-        let mut connection = self.store.reader().await?;
-        let material = entities::material(connection.as_mut(), version.key_id, version.version).await?;
-        drop(connection);
-        let wrapped = material.map(|material| material.wrapped).unwrap_or_default();
-        if wrapped.is_empty() {
-            return Err(altered("is missing"));
-        }
-        let binding = Binding::Version { key: version.key_id, version: version.version, key_type };
-        let plaintext = self.envelope.unwrap(&binding, &wrapped).await?;
-        // The sealed row has the fingerprint of the material, so material from another history of this version, such as
-        // before a restore, is detected before it is used.
-        if fingerprint(version.key_id, version.version, key_type, &plaintext)? != version.fingerprint {
-            return Err(altered("does not match the fingerprint of its version"));
-        }
-        let ready = match key_type {
-            KeyType::Aes256Gcm => {
-                let key = plaintext.as_slice().try_into().map_err(|_| altered("has the wrong length"))?;
-                ReadyKey::Aes(self.provider.aes(key)?)
+    fn load<'a>(&'a self, version: &'a KeyVersion, key_type: KeyType) -> StoreFuture<'a, Arc<ReadyKey>> {
+        Box::pin(async move {
+            let mut connection = self.store.reader().await?;
+            let material = entities::material(connection.as_mut(), version.key_id, version.version).await?;
+            drop(connection);
+            let wrapped = material.map(|material| material.wrapped).unwrap_or_default();
+            if wrapped.is_empty() {
+                return Err(altered("is missing"));
             }
-            KeyType::Rsa2048 => {
-                let provider = Arc::clone(&self.provider);
-                let make_ready = move || {
-                    let private = provider.rsa_private(&plaintext)?;
-                    let public = provider.rsa_public(&private.public_pem()?)?;
-                    Ok(ReadyKey::Rsa { private, public })
-                };
-                // Not as the caller who asked first: all who wait for the key would wait for that caller's other work.
-                self.workers.run(LOADER, Length::Short, make_ready).await?
+            let binding = Binding::Version { key: version.key_id, version: version.version, key_type };
+            let plaintext = self.envelope.unwrap(&binding, &wrapped).await?;
+            // The sealed row has the fingerprint of the material, so material from another history of this version,
+            // such as before a restore, is detected before it is used.
+            if fingerprint(version.key_id, version.version, key_type, &plaintext)? != version.fingerprint {
+                return Err(altered("does not match the fingerprint of its version"));
             }
-        };
-        Ok(Arc::new(ready))
+            let ready = match key_type {
+                KeyType::Aes256Gcm => {
+                    let key = plaintext.as_slice().try_into().map_err(|_| altered("has the wrong length"))?;
+                    ReadyKey::Aes(self.provider.aes(key)?)
+                }
+                KeyType::Rsa2048 => {
+                    let provider = Arc::clone(&self.provider);
+                    let make_ready = move || {
+                        let private = provider.rsa_private(&plaintext)?;
+                        let public = provider.rsa_public(&private.public_pem()?)?;
+                        Ok(ReadyKey::Rsa { private, public })
+                    };
+                    // Not as the caller who asked first: all who wait for the key would wait for that caller's other
+                    // work.
+                    self.workers.run(LOADER, Length::Short, make_ready).await?
+                }
+            };
+            Ok(Arc::new(ready))
+        })
     }
 }
 

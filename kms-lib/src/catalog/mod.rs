@@ -35,7 +35,7 @@ use crate::audit::checkpoint;
 use crate::envelope::{Envelope, RowSet, Seals, row};
 use crate::lifecycle::NewQuarantined;
 use crate::storage::tables::{head, secrets};
-use crate::storage::{Connection, Store};
+use crate::storage::{Connection, Store, StoreFuture};
 use crate::types::audit::Head;
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
@@ -113,22 +113,24 @@ impl Catalog {
         if self.snapshot().trust() == Trust::Suspect { Err(altered()) } else { Ok(()) }
     }
 
-    async fn refresh_from_store(&self) -> Result<()> {
-        for _ in 0..CATCH_UPS {
-            let mut connection = self.store.reader().await?;
-            if head::revision(connection.as_mut()).await? <= self.snapshot().revision() {
-                return Ok(());
+    fn refresh_from_store<'a>(&'a self) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            for _ in 0..CATCH_UPS {
+                let mut connection = self.store.reader().await?;
+                if head::revision(connection.as_mut()).await? <= self.snapshot().revision() {
+                    return Ok(());
+                }
+                connection.begin_read().await?;
+                let loaded = self.load(connection.as_mut()).await;
+                connection.rollback().await?;
+                drop(connection);
+                if loaded? {
+                    return Ok(());
+                }
+                self.catch_up_seals().await?;
             }
-            connection.begin_read().await?;
-            let loaded = self.load(connection.as_mut()).await;
-            connection.rollback().await?;
-            drop(connection);
-            if loaded? {
-                return Ok(());
-            }
-            self.catch_up_seals().await?;
-        }
-        Err(Error::new(ErrorCode::StoreContended, "the integrity key was replaced at each attempt; retry later"))
+            Err(Error::new(ErrorCode::StoreContended, "the integrity key was replaced at each attempt; retry later"))
+        })
     }
 
     /// Brings the snapshot up to the store's revision, on a connection that already sees one state of the store. Marks

@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 
 use crate::crypto::provider::{Provider, RsaPublic};
 use crate::fair::Fair;
-use crate::storage::Store;
 use crate::storage::tables::entities;
+use crate::storage::{Store, StoreFuture};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::key::KeyVersion;
 use crate::workers::{Length, Workers};
@@ -53,28 +53,30 @@ impl PublicKeys {
         found.into_iter().map(|key| key.ok_or_else(|| altered("is missing"))).collect()
     }
 
-    async fn load(&self, versions: &[&KeyVersion], principal: &str) -> Result<Vec<PublicKey>> {
-        let Some(first) = versions.first() else { return Ok(Vec::new()) };
-        let numbers: Vec<u32> = versions.iter().map(|version| version.version).collect();
-        let _turn = self.turns.turn(principal).await;
-        let mut connection = self.store.reader().await?;
-        let stored = entities::public_keys_of(connection.as_mut(), first.key_id, &numbers).await?;
-        drop(connection);
-        let mut pems = Vec::with_capacity(versions.len());
-        for version in versions {
-            let pem = stored.get(&version.version).ok_or_else(|| altered("is missing"))?;
-            if <[u8; 32]>::from(Sha256::digest(pem)) != digest(version)? {
-                return Err(altered("does not match the digest of its version"));
+    fn load<'a>(&'a self, versions: &'a [&'a KeyVersion], principal: &'a str) -> StoreFuture<'a, Vec<PublicKey>> {
+        Box::pin(async move {
+            let Some(first) = versions.first() else { return Ok(Vec::new()) };
+            let numbers: Vec<u32> = versions.iter().map(|version| version.version).collect();
+            let _turn = self.turns.turn(principal).await;
+            let mut connection = self.store.reader().await?;
+            let stored = entities::public_keys_of(connection.as_mut(), first.key_id, &numbers).await?;
+            drop(connection);
+            let mut pems = Vec::with_capacity(versions.len());
+            for version in versions {
+                let pem = stored.get(&version.version).ok_or_else(|| altered("is missing"))?;
+                if <[u8; 32]>::from(Sha256::digest(pem)) != digest(version)? {
+                    return Err(altered("does not match the digest of its version"));
+                }
+                pems.push(pem.clone());
             }
-            pems.push(pem.clone());
-        }
-        let provider = Arc::clone(&self.provider);
-        let read = move || pems.iter().map(|pem| provider.rsa_public(pem).map(PublicKey::from)).collect();
-        let loaded: Vec<PublicKey> = self.workers.run(principal, Length::Short, read).await?;
-        for (version, key) in versions.iter().zip(&loaded) {
-            self.ready.insert(digest(version)?, Arc::clone(key)).await;
-        }
-        Ok(loaded)
+            let provider = Arc::clone(&self.provider);
+            let read = move || pems.iter().map(|pem| provider.rsa_public(pem).map(PublicKey::from)).collect();
+            let loaded: Vec<PublicKey> = self.workers.run(principal, Length::Short, read).await?;
+            for (version, key) in versions.iter().zip(&loaded) {
+                self.ready.insert(digest(version)?, Arc::clone(key)).await;
+            }
+            Ok(loaded)
+        })
     }
 }
 

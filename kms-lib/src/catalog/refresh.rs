@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::checking::{CatalogRow, Checking};
 use super::snapshot::{Folded, Snapshot};
 use crate::envelope::{Seals, row};
-use crate::storage::Connection;
 use crate::storage::tables::{entities, root_keys, secrets};
+use crate::storage::{Connection, StoreFuture};
 use crate::types::credential::Credential;
 use crate::types::error::Result;
 use crate::types::grant::Grant;
@@ -78,40 +78,42 @@ pub(super) async fn read_all(
 /// genuine row, the row commitment does not match; if it is an extra row, it is not used.
 ///
 /// The quarantine comes first, because it decides which rows are ignored.
-async fn read(
-    connection: &mut dyn Connection,
-    seals: &Arc<Seals>,
+fn read<'a>(
+    connection: &'a mut dyn Connection,
+    seals: &'a Arc<Seals>,
     known: Option<u64>,
-    each: &mut EachRows<'_>,
-) -> Result<()> {
-    let mut hand_on = |rows| each(Rows::Quarantined(rows));
-    let mut checking = Checking::new(seals, &mut hand_on);
-    entities::quarantined_since(connection, known).await?.into_iter().for_each(|row| checking.push(row));
-    checking.finish().await?;
-    let mut hand_on = |rows| each(Rows::RootKeys(rows));
-    let mut checking = Checking::new(seals, &mut hand_on);
-    root_keys::since(connection, known).await?.into_iter().for_each(|row| checking.push(row));
-    checking.finish().await?;
-    let mut hand_on = |rows| each(Rows::ServiceKeys(rows));
-    let mut checking = Checking::new(seals, &mut hand_on);
-    secrets::since(connection, known).await?.into_iter().for_each(|row| checking.push(row));
-    checking.finish().await?;
-    let mut hand_on = |rows| each(Rows::Keys(rows));
-    let mut checking = Checking::new(seals, &mut hand_on);
-    entities::each_key_since(connection, known, &mut |row| checking.push(row)).await?;
-    checking.finish().await?;
-    let mut hand_on = |rows| each(Rows::Versions(rows));
-    let mut checking = Checking::new(seals, &mut hand_on);
-    entities::each_version_since(connection, known, &mut |row| checking.push(row)).await?;
-    checking.finish().await?;
-    let mut hand_on = |rows| each(Rows::Grants(rows));
-    let mut checking = Checking::new(seals, &mut hand_on);
-    entities::each_grant_since(connection, known, &mut |row| checking.push(row)).await?;
-    checking.finish().await?;
-    let mut hand_on = |rows| each(Rows::Credentials(rows));
-    let mut checking = Checking::new(seals, &mut hand_on);
-    entities::each_credential_since(connection, known, &mut |row| checking.push(row)).await?;
-    checking.finish().await
+    each: &'a mut EachRows<'_>,
+) -> StoreFuture<'a, ()> {
+    Box::pin(async move {
+        let mut hand_on = |rows| each(Rows::Quarantined(rows));
+        let mut checking = Checking::new(seals, &mut hand_on);
+        entities::quarantined_since(connection, known).await?.into_iter().for_each(|row| checking.push(row));
+        checking.finish().await?;
+        let mut hand_on = |rows| each(Rows::RootKeys(rows));
+        let mut checking = Checking::new(seals, &mut hand_on);
+        root_keys::since(connection, known).await?.into_iter().for_each(|row| checking.push(row));
+        checking.finish().await?;
+        let mut hand_on = |rows| each(Rows::ServiceKeys(rows));
+        let mut checking = Checking::new(seals, &mut hand_on);
+        secrets::since(connection, known).await?.into_iter().for_each(|row| checking.push(row));
+        checking.finish().await?;
+        let mut hand_on = |rows| each(Rows::Keys(rows));
+        let mut checking = Checking::new(seals, &mut hand_on);
+        entities::each_key_since(connection, known, &mut |row| checking.push(row)).await?;
+        checking.finish().await?;
+        let mut hand_on = |rows| each(Rows::Versions(rows));
+        let mut checking = Checking::new(seals, &mut hand_on);
+        entities::each_version_since(connection, known, &mut |row| checking.push(row)).await?;
+        checking.finish().await?;
+        let mut hand_on = |rows| each(Rows::Grants(rows));
+        let mut checking = Checking::new(seals, &mut hand_on);
+        entities::each_grant_since(connection, known, &mut |row| checking.push(row)).await?;
+        checking.finish().await?;
+        let mut hand_on = |rows| each(Rows::Credentials(rows));
+        let mut checking = Checking::new(seals, &mut hand_on);
+        entities::each_credential_since(connection, known, &mut |row| checking.push(row)).await?;
+        checking.finish().await
+    })
 }
 
 /// Says how the bytes of a row are made, and of which table it is.

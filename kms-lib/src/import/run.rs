@@ -11,6 +11,7 @@ use super::source::{ImportSource, Source, SourceKey};
 use crate::ledger::{Details, ImportState};
 use crate::lifecycle::{Command, ImportRun};
 use crate::session::{Intent, Session};
+use crate::storage::StoreFuture;
 use crate::types::attempt::Operation;
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
@@ -60,26 +61,32 @@ impl Session {
     ///
     /// Cancellation: dropping the future ends the run; committed rows stay, and the next run continues.
     pub async fn import_mini_kms(&self, from: &ImportSource, job: &ImportJob) -> Result<ImportReport> {
-        job.check()?;
-        self.permit_reading(Action::ImportStart, Operation::Import, None).await?;
-        if self.has_idempotency_key() {
-            return Err(Error::invalid("an import can be repeated, so it does not accept an idempotency key"));
-        }
-        check_open(self, &job.name).await?;
-        let mut run = Run::begin(self, from, job).await?;
-        run.check_secret(from).await?;
-        run.look_for_missing().await?;
-        run.check_row_lengths().await?;
-        let begins = if job.dry_run { None } else { Some(Command::BeginImport(run.run.clone())) };
-        run.record(Action::ImportStart, begins, |_| {}).await?;
-        let ended = run.work(from).await;
-        let error = ended.as_ref().err().map(|error| error.code());
-        let report = run.report.clone();
-        let told = run.record(Action::ImportEnd, None, |details| describe(details, &report, error)).await;
-        // The reason why the run ended is more useful than a failure to record its end.
-        ended?;
-        told?;
-        Ok(run.report)
+        self.import(from, job).await
+    }
+
+    fn import<'a>(&'a self, from: &'a ImportSource, job: &'a ImportJob) -> StoreFuture<'a, ImportReport> {
+        Box::pin(async move {
+            job.check()?;
+            self.permit_reading(Action::ImportStart, Operation::Import, None).await?;
+            if self.has_idempotency_key() {
+                return Err(Error::invalid("an import can be repeated, so it does not accept an idempotency key"));
+            }
+            check_open(self, &job.name).await?;
+            let mut run = Run::begin(self, from, job).await?;
+            run.check_secret(from).await?;
+            run.look_for_missing().await?;
+            run.check_row_lengths().await?;
+            let begins = if job.dry_run { None } else { Some(Command::BeginImport(run.run.clone())) };
+            run.record(Action::ImportStart, begins, |_| {}).await?;
+            let ended = run.work(from).await;
+            let error = ended.as_ref().err().map(|error| error.code());
+            let report = run.report.clone();
+            let told = run.record(Action::ImportEnd, None, |details| describe(details, &report, error)).await;
+            // The reason why the run ended is more useful than a failure to record its end.
+            ended?;
+            told?;
+            Ok(run.report)
+        })
     }
 }
 

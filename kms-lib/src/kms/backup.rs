@@ -11,8 +11,8 @@ use super::{head, open};
 use crate::config::Config;
 use crate::ledger::Details;
 use crate::session::{Session, Shared};
-use crate::storage::Store;
 use crate::storage::sqlite::SqliteStore;
+use crate::storage::{Store, StoreFuture};
 use crate::types::attempt::Operation;
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
@@ -107,28 +107,36 @@ impl Session {
 
 /// Copies the store as of one moment to a new file beside `to`, and verifies the copy. The copy gets its final name
 /// after its record is written.
-async fn copy(shared: &Shared, to: &Path, options: &BackupOptions) -> Result<(BackupReport, Part)> {
-    shared.config.store()?.file()?;
-    files::check_is_free(to)?;
-    let part = Part::of(to);
-    shared.store.copy_to(part.path()).await?;
-    // On an error the part is dropped, which removes the file.
-    let (report, inspected) = inspect(&shared.config, part.path(), options).await?;
-    inspected.store.close().await?;
-    Ok((report, part))
+fn copy<'a>(shared: &'a Shared, to: &'a Path, options: &'a BackupOptions) -> StoreFuture<'a, (BackupReport, Part)> {
+    Box::pin(async move {
+        shared.config.store()?.file()?;
+        files::check_is_free(to)?;
+        let part = Part::of(to);
+        shared.store.copy_to(part.path()).await?;
+        // On an error the part is dropped, which removes the file.
+        let (report, inspected) = inspect(&shared.config, part.path(), options).await?;
+        inspected.store.close().await?;
+        Ok((report, part))
+    })
 }
 
 /// Copies a backup to the place that `config` names, and gives the file its final name once it is verified.
-pub(super) async fn restore(config: &Config, backup: &Path, options: &BackupOptions) -> Result<BackupReport> {
-    let store = config.store()?;
-    let to = store.file()?;
-    files::check_is_free(to)?;
-    check(backup)?;
-    let part = Part::copy(backup, to).await?;
-    let (report, inspected) = inspect(config, part.path(), options).await?;
-    inspected.store.close().await?;
-    part.place()?;
-    Ok(report)
+pub(super) fn restore<'a>(
+    config: &'a Config,
+    backup: &'a Path,
+    options: &'a BackupOptions,
+) -> StoreFuture<'a, BackupReport> {
+    Box::pin(async move {
+        let store = config.store()?;
+        let to = store.file()?;
+        files::check_is_free(to)?;
+        check(backup)?;
+        let part = Part::copy(backup, to).await?;
+        let (report, inspected) = inspect(config, part.path(), options).await?;
+        inspected.store.close().await?;
+        part.place()?;
+        Ok(report)
+    })
 }
 
 /// Refuses a path that cannot be a backup.
@@ -140,23 +148,25 @@ fn check(backup: &Path) -> Result<()> {
 }
 
 /// Opens a backup without writing to it, and verifies it.
-pub(super) async fn inspect(
-    config: &Config,
-    backup: &Path,
-    options: &BackupOptions,
-) -> Result<(BackupReport, Arc<Shared>)> {
-    check(backup)?;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open_read_only(backup).await?);
-    // A backup is older than the high-water file, so that file is not compared.
-    let shared = open::open_for_reading(&config.clone().no_high_water(), store).await?;
-    let (store, catalog, signer) = (&shared.store, &shared.catalog, &shared.signer);
-    let verifier = Verifier { store, catalog, signer, workers: &shared.workers, kept: None };
-    let options = VerifyOptions { progress: options.progress.clone(), ..VerifyOptions::default() };
-    let verification = verifier.verify(&options).await?;
-    if !verification.ok {
-        let what = verification.faults.first().map(ToString::to_string).unwrap_or_default();
-        return Err(Error::new(ErrorCode::IntegrityFailure, format!("the backup failed its verification: {what}")));
-    }
-    let checkpoint = head::stored(&shared).await?.checkpoint;
-    Ok((BackupReport { verification, checkpoint }, shared))
+pub(super) fn inspect<'a>(
+    config: &'a Config,
+    backup: &'a Path,
+    options: &'a BackupOptions,
+) -> StoreFuture<'a, (BackupReport, Arc<Shared>)> {
+    Box::pin(async move {
+        check(backup)?;
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open_read_only(backup).await?);
+        // A backup is older than the high-water file, so that file is not compared.
+        let shared = open::open_for_reading(&config.clone().no_high_water(), store).await?;
+        let (store, catalog, signer) = (&shared.store, &shared.catalog, &shared.signer);
+        let verifier = Verifier { store, catalog, signer, workers: &shared.workers, kept: None };
+        let options = VerifyOptions { progress: options.progress.clone(), ..VerifyOptions::default() };
+        let verification = verifier.verify(&options).await?;
+        if !verification.ok {
+            let what = verification.faults.first().map(ToString::to_string).unwrap_or_default();
+            return Err(Error::new(ErrorCode::IntegrityFailure, format!("the backup failed its verification: {what}")));
+        }
+        let checkpoint = head::stored(&shared).await?.checkpoint;
+        Ok((BackupReport { verification, checkpoint }, shared))
+    })
 }

@@ -8,8 +8,8 @@ use super::head;
 use crate::catalog::Snapshot;
 use crate::grants::is_in_force;
 use crate::session::Shared;
-use crate::storage::Connection;
 use crate::storage::tables::entities;
+use crate::storage::{Connection, StoreFuture};
 use crate::types::error::{Error, Result};
 use crate::types::grant::Grant;
 use crate::types::key::{Key, KeyState, KeyVersion, VersionState};
@@ -67,27 +67,29 @@ pub struct LostVersion {
 }
 
 /// Compares a backup with the current store.
-pub(super) async fn compare(backup: &Arc<Shared>, present: &Shared) -> Result<BackupComparison> {
-    let (then, now) = (head::stored(backup).await?, head::stored(present).await?);
-    if then.log_id != now.log_id {
-        return Err(Error::invalid("the backup belongs to another store"));
-    }
-    let (mut found, lost) = {
-        let (old, new) = (backup.catalog.snapshot(), present.catalog.snapshot());
-        let mut found = BackupComparison::default();
-        found.compare_keys(&old, &new);
-        found.compare_grants(&old, &new);
-        found.compare_credentials(&old, &new);
-        let is_retired = |generation: &u32| new.root_key(*generation).is_some_and(|root| !root.is_active());
-        let then = old.root_keys().filter(|root| root.is_active()).map(|root| root.generation);
-        found.retired_root_keys = then.filter(is_retired).collect();
-        let lost = found.find_lost(&old, &new);
-        (found, lost)
-    };
-    found.lost_records = now.seq.saturating_sub(then.seq);
-    let mut connection = present.store.reader().await?;
-    found.count_lost(connection.as_mut(), lost).await?;
-    Ok(found)
+pub(super) fn compare<'a>(backup: &'a Arc<Shared>, present: &'a Shared) -> StoreFuture<'a, BackupComparison> {
+    Box::pin(async move {
+        let (then, now) = (head::stored(backup).await?, head::stored(present).await?);
+        if then.log_id != now.log_id {
+            return Err(Error::invalid("the backup belongs to another store"));
+        }
+        let (mut found, lost) = {
+            let (old, new) = (backup.catalog.snapshot(), present.catalog.snapshot());
+            let mut found = BackupComparison::default();
+            found.compare_keys(&old, &new);
+            found.compare_grants(&old, &new);
+            found.compare_credentials(&old, &new);
+            let is_retired = |generation: &u32| new.root_key(*generation).is_some_and(|root| !root.is_active());
+            let then = old.root_keys().filter(|root| root.is_active()).map(|root| root.generation);
+            found.retired_root_keys = then.filter(is_retired).collect();
+            let lost = found.find_lost(&old, &new);
+            (found, lost)
+        };
+        found.lost_records = now.seq.saturating_sub(then.seq);
+        let mut connection = present.store.reader().await?;
+        found.count_lost(connection.as_mut(), lost).await?;
+        Ok(found)
+    })
 }
 
 impl BackupComparison {

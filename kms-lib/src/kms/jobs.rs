@@ -8,6 +8,7 @@ use crate::catalog::Snapshot;
 use crate::ledger::skew;
 use crate::scheduler::SchedulerConfig;
 use crate::session::{Session, doubtful_times};
+use crate::storage::StoreFuture;
 use crate::storage::tables::usage::{self, Due, DueKey, OverVersion};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
@@ -40,37 +41,39 @@ pub struct JobReport {
 /// Runs all jobs once. `session` is the scheduler's. A failing key does not stop the other keys, nor a failing job the
 /// other jobs. An error means that the store could not be queried for a job; the first such error is returned.
 #[tracing::instrument(level = "debug", name = "kms.scheduler", skip_all)]
-pub async fn run(session: &Session, config: &SchedulerConfig) -> Result<JobReport> {
-    let mut report = JobReport::default();
-    let mut failed: Option<Error> = None;
-    if config.rotate {
-        note(&mut failed, "the keys due for rotation could not be read", rotate(session, &mut report).await);
-    }
-    if config.destroy {
-        note(&mut failed, "the keys due for destruction could not be read", destroy(session, &mut report).await);
-    }
-    // Completes a retirement that was interrupted.
-    if let Err(error) = session.erase_retired().await {
-        tracing::warn!(%error, "wrappings under a retired root key could not be erased");
-    }
-    // Completes a replacement of the integrity key that was interrupted.
-    if let Err(error) = session.finish_resealing().await {
-        tracing::warn!(%error, "rows could not be resealed");
-    }
-    if let Err(error) = session.remove_ended_credentials().await {
-        tracing::warn!(%error, "tokens that ended long ago could not be removed");
-    }
-    if config.revoke_expired {
-        let revoked = revoke_expired(session, config.revoke_expired_even_if_used, &mut report).await;
-        note(&mut failed, "the versions past their grace window could not be read", revoked);
-    }
-    if config.verify {
-        match session.verify_audit_incrementally().await {
-            Ok(found) => report.verification = Some(found),
-            Err(error) => note(&mut failed, "the log could not be verified", Err(error)),
+pub fn run<'a>(session: &'a Session, config: &'a SchedulerConfig) -> StoreFuture<'a, JobReport> {
+    Box::pin(async move {
+        let mut report = JobReport::default();
+        let mut failed: Option<Error> = None;
+        if config.rotate {
+            note(&mut failed, "the keys due for rotation could not be read", rotate(session, &mut report).await);
         }
-    }
-    failed.map_or(Ok(report), Err)
+        if config.destroy {
+            note(&mut failed, "the keys due for destruction could not be read", destroy(session, &mut report).await);
+        }
+        // Completes a retirement that was interrupted.
+        if let Err(error) = session.erase_retired().await {
+            tracing::warn!(%error, "wrappings under a retired root key could not be erased");
+        }
+        // Completes a replacement of the integrity key that was interrupted.
+        if let Err(error) = session.finish_resealing().await {
+            tracing::warn!(%error, "rows could not be resealed");
+        }
+        if let Err(error) = session.remove_ended_credentials().await {
+            tracing::warn!(%error, "tokens that ended long ago could not be removed");
+        }
+        if config.revoke_expired {
+            let revoked = revoke_expired(session, config.revoke_expired_even_if_used, &mut report).await;
+            note(&mut failed, "the versions past their grace window could not be read", revoked);
+        }
+        if config.verify {
+            match session.verify_audit_incrementally().await {
+                Ok(found) => report.verification = Some(found),
+                Err(error) => note(&mut failed, "the log could not be verified", Err(error)),
+            }
+        }
+        failed.map_or(Ok(report), Err)
+    })
 }
 
 /// Notes that a job failed; the other jobs still run.

@@ -13,7 +13,7 @@ use crate::ledger::{AuditAck, skew};
 use crate::session::Shared;
 use crate::storage::sqlite::SqliteStore;
 use crate::storage::tables::head;
-use crate::storage::{Connection, Store, check_schema, is_current, migrate};
+use crate::storage::{Connection, Store, StoreFuture, check_schema, is_current, migrate};
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// With fewer free bytes than this, SQLite cannot even create its working files.
@@ -27,17 +27,19 @@ const CONTENTION_PAUSE: std::time::Duration = std::time::Duration::from_millis(1
 
 /// Opens the store and everything that sessions share.
 #[tracing::instrument(level = "debug", name = "kms.open", skip_all)]
-pub(crate) async fn open(config: Config) -> Result<Arc<Shared>> {
-    configured(&config)?;
-    let location = config.store()?;
-    if let Ok(file) = location.file()
-        && std::fs::metadata(file).map_or(0, |metadata| metadata.len()) == 0
-    {
-        // Checked before SQLite creates a file, too.
-        check_may_be_made(&config, &format!("at {}", file.display()))?;
-    }
-    let store = location.open().await?;
-    open_on(config, store).await
+pub(crate) fn open(config: Config) -> StoreFuture<'static, Arc<Shared>> {
+    Box::pin(async move {
+        configured(&config)?;
+        let location = config.store()?;
+        if let Ok(file) = location.file()
+            && std::fs::metadata(file).map_or(0, |metadata| metadata.len()) == 0
+        {
+            // Checked before SQLite creates a file, too.
+            check_may_be_made(&config, &format!("at {}", file.display()))?;
+        }
+        let store = location.open().await?;
+        open_on(config, store).await
+    })
 }
 
 /// Fails if the configuration forbids creating a store where none exists.
@@ -50,15 +52,17 @@ fn check_may_be_made(config: &Config, place: &str) -> Result<()> {
 }
 
 /// Opens the service on this store.
-pub(crate) async fn open_on(config: Config, store: Arc<dyn Store>) -> Result<Arc<Shared>> {
-    let sources = configured(&config)?;
-    let provider = crate::crypto::provider(config.crypto_provider)?;
-    let opened = open_contended(config, &sources, &provider, &store).await;
-    if opened.is_err() {
-        // The first error is returned, whether or not closing succeeds.
-        let _ = store.close().await;
-    }
-    opened
+pub(crate) fn open_on(config: Config, store: Arc<dyn Store>) -> StoreFuture<'static, Arc<Shared>> {
+    Box::pin(async move {
+        let sources = configured(&config)?;
+        let provider = crate::crypto::provider(config.crypto_provider)?;
+        let opened = open_contended(config, &sources, &provider, &store).await;
+        if opened.is_err() {
+            // The first error is returned, whether or not closing succeeds.
+            let _ = store.close().await;
+        }
+        opened
+    })
 }
 
 /// Opens the store, with retries: on a Galera cluster the setup lock covers only one database node, and what another
@@ -175,24 +179,28 @@ async fn set_up(
 }
 
 /// Opens a store for reading only, such as a backup.
-pub(super) async fn open_for_reading(config: &Config, store: Arc<dyn Store>) -> Result<Arc<Shared>> {
-    let sources = configured(config)?;
-    let provider = crate::crypto::provider(config.crypto_provider)?;
-    let mut connection = store.reader().await?;
-    check_schema(connection.as_mut()).await?;
-    // Older schemas can still be read. The setting does not matter, since nothing is released or written.
-    let config = Config { audit_ack: AuditAck::Durable, ..config.clone() };
-    assemble(config, &sources, provider, &store, connection, Purpose::Reading).await
+pub(super) fn open_for_reading<'a>(config: &'a Config, store: Arc<dyn Store>) -> StoreFuture<'a, Arc<Shared>> {
+    Box::pin(async move {
+        let sources = configured(config)?;
+        let provider = crate::crypto::provider(config.crypto_provider)?;
+        let mut connection = store.reader().await?;
+        check_schema(connection.as_mut()).await?;
+        // Older schemas can still be read. The setting does not matter, since nothing is released or written.
+        let config = Config { audit_ack: AuditAck::Durable, ..config.clone() };
+        assemble(config, &sources, provider, &store, connection, Purpose::Reading).await
+    })
 }
 
 /// Opens the file of a SQLite store for reading.
-pub(super) async fn open_read_only(config: &Config) -> Result<Arc<Shared>> {
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open_read_only(config.store()?.file()?).await?);
-    let opened = open_for_reading(config, Arc::clone(&store)).await;
-    if opened.is_err() {
-        let _ = store.close().await;
-    }
-    opened
+pub(super) fn open_read_only<'a>(config: &'a Config) -> StoreFuture<'a, Arc<Shared>> {
+    Box::pin(async move {
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open_read_only(config.store()?.file()?).await?);
+        let opened = open_for_reading(config, Arc::clone(&store)).await;
+        if opened.is_err() {
+            let _ = store.close().await;
+        }
+        opened
+    })
 }
 
 fn no_key() -> Error {

@@ -6,6 +6,7 @@ use super::refusal::refusal;
 use super::{KeyRef, Session};
 use crate::ledger::{Admission, Details, Draft, Entry, Idempotency, Lane, Outcome, RetrySlot, Verdict};
 use crate::lifecycle::Command;
+use crate::storage::StoreFuture;
 use crate::types::attempt::{Attempt, Decision, Operation};
 use crate::types::audit::{Action, Receipt};
 use crate::types::change::Change;
@@ -46,54 +47,58 @@ impl Session {
     }
 
     /// Makes a change that needs no preparation.
-    pub(crate) async fn change(&self, intent: Intent, command: Command) -> Result<(Vec<Change>, Receipt)> {
-        let admission = self.admit_change()?;
-        let mut retry = None;
-        for _ in 0..=REDO {
-            let (decision, revision) = self.decide(&intent.attempt);
-            match self.commit(&admission, &intent, decision, revision, Some(command.clone()), retry.take()).await? {
-                Changed::Done(changes, receipt) => return Ok((changes, receipt)),
-                Changed::Redo(slot) => retry = slot,
+    pub(crate) fn change<'a>(&'a self, intent: Intent, command: Command) -> StoreFuture<'a, (Vec<Change>, Receipt)> {
+        Box::pin(async move {
+            let admission = self.admit_change()?;
+            let mut retry = None;
+            for _ in 0..=REDO {
+                let (decision, revision) = self.decide(&intent.attempt);
+                match self.commit(&admission, &intent, decision, revision, Some(command.clone()), retry.take()).await? {
+                    Changed::Done(changes, receipt) => return Ok((changes, receipt)),
+                    Changed::Redo(slot) => retry = slot,
+                }
             }
-        }
-        Err(overtaken())
+            Err(overtaken())
+        })
     }
 
     /// Commits the change, or records the refusal, as the decision says.
     #[tracing::instrument(level = "debug", name = "kms.change", skip_all,
         fields(action = intent.action.as_str(), principal = self.actor.principal()))]
-    pub(super) async fn commit(
-        &self,
-        admission: &Arc<Admission>,
-        intent: &Intent,
+    pub(super) fn commit<'a>(
+        &'a self,
+        admission: &'a Arc<Admission>,
+        intent: &'a Intent,
         decision: Decision,
         revision: u64,
         command: Option<Command>,
         retry: Option<RetrySlot>,
-    ) -> Result<Changed> {
-        if let Decision::Denied(code) = decision
-            && self.is_only_counted(intent, code).await?
-        {
-            return Err(refusal(code));
-        }
-        let (verdict, command) = match &decision {
-            Decision::Allowed { valid_until, .. } => (Verdict::Allowed { valid_until: *valid_until }, command),
-            Decision::Denied(code) => (Verdict::Denied(*code), None),
-            Decision::Superseded => return Ok(Changed::Redo(None)),
-        };
-        let outcome = self.submit_one(admission, intent, verdict, &decision, revision, command, retry).await;
-        match outcome {
-            Outcome::Committed { receipts, changes } => match verdict {
-                Verdict::Denied(code) | Verdict::Failed(code) => Err(refusal(code)),
-                Verdict::Allowed { .. } => match receipts.first() {
-                    Some(receipt) => Ok(Changed::Done(changes, *receipt)),
-                    None => Err(Error::new(ErrorCode::Internal, "a change was committed without a record")),
+    ) -> StoreFuture<'a, Changed> {
+        Box::pin(async move {
+            if let Decision::Denied(code) = decision
+                && self.is_only_counted(intent, code).await?
+            {
+                return Err(refusal(code));
+            }
+            let (verdict, command) = match &decision {
+                Decision::Allowed { valid_until, .. } => (Verdict::Allowed { valid_until: *valid_until }, command),
+                Decision::Denied(code) => (Verdict::Denied(*code), None),
+                Decision::Superseded => return Ok(Changed::Redo(None)),
+            };
+            let outcome = self.submit_one(admission, intent, verdict, &decision, revision, command, retry).await;
+            match outcome {
+                Outcome::Committed { receipts, changes } => match verdict {
+                    Verdict::Denied(code) | Verdict::Failed(code) => Err(refusal(code)),
+                    Verdict::Allowed { .. } => match receipts.first() {
+                        Some(receipt) => Ok(Changed::Done(changes, *receipt)),
+                        None => Err(Error::new(ErrorCode::Internal, "a change was committed without a record")),
+                    },
                 },
-            },
-            Outcome::Refused(code) => Err(refusal(code)),
-            Outcome::Redo(retry) => Ok(Changed::Redo(retry)),
-            Outcome::Failed(error) => Err(error),
-        }
+                Outcome::Refused(code) => Err(refusal(code)),
+                Outcome::Redo(retry) => Ok(Changed::Redo(retry)),
+                Outcome::Failed(error) => Err(error),
+            }
+        })
     }
 
     /// Whether a denial is only counted because there are too many. Only a denial decided on a fresh snapshot may be.

@@ -6,6 +6,7 @@ use super::{KeyRef, Session};
 use crate::catalog::{KeyDescription, Snapshot};
 use crate::ledger::Details;
 use crate::lifecycle::{Command, is_trimmable};
+use crate::storage::StoreFuture;
 use crate::storage::tables::wrappings;
 use crate::types::attempt::{Decision, Operation};
 use crate::types::audit::Action;
@@ -84,25 +85,27 @@ impl Session {
     }
 
     /// Erases the material in steps. If this is interrupted, any process can continue it.
-    pub(super) async fn erase_in_steps(&self, id: KeyId, at_once: u32) -> Result<()> {
-        // An import may have brought versions beyond the current one.
-        let newest = |snapshot: &Snapshot| snapshot.versions_newest_first(id).next().map(|version| version.version);
-        let last = newest(&self.shared.catalog.snapshot()).unwrap_or_default();
-        let mut first = 1;
-        while last.saturating_sub(first) >= at_once {
-            let range = (first, first + at_once - 1);
-            let mut connection = self.shared.store.reader().await?;
-            let are_left = wrappings::are_left(connection.as_mut(), id, range.0, range.1).await?;
-            drop(connection);
-            if are_left {
-                let command = Command::EraseMaterial(id, range);
-                self.erase_step(id, Action::KeyErase, Operation::EraseKey, range_details(range), command).await?;
+    pub(super) fn erase_in_steps<'a>(&'a self, id: KeyId, at_once: u32) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            // An import may have brought versions beyond the current one.
+            let newest = |snapshot: &Snapshot| snapshot.versions_newest_first(id).next().map(|version| version.version);
+            let last = newest(&self.shared.catalog.snapshot()).unwrap_or_default();
+            let mut first = 1;
+            while last.saturating_sub(first) >= at_once {
+                let range = (first, first + at_once - 1);
+                let mut connection = self.shared.store.reader().await?;
+                let are_left = wrappings::are_left(connection.as_mut(), id, range.0, range.1).await?;
+                drop(connection);
+                if are_left {
+                    let command = Command::EraseMaterial(id, range);
+                    self.erase_step(id, Action::KeyErase, Operation::EraseKey, range_details(range), command).await?;
+                }
+                first += at_once;
             }
-            first += at_once;
-        }
-        let range = (first, last);
-        let command = Command::DestroyKey(id, range);
-        self.erase_step(id, Action::KeyDestroy, Operation::EraseKey, range_details(range), command).await
+            let range = (first, last);
+            let command = Command::DestroyKey(id, range);
+            self.erase_step(id, Action::KeyDestroy, Operation::EraseKey, range_details(range), command).await
+        })
     }
 
     async fn erase_step(

@@ -14,10 +14,10 @@ use crate::catalog::{Snapshot, Trust};
 use crate::envelope::{Binding, INTEGRITY_KEY_BYTES, Seals, row, service_fingerprint};
 use crate::ledger::Details;
 use crate::lifecycle::{CheckedWrapping, Command, NewIntegrityKey, ResealedRow, Resealing};
-use crate::storage::Connection;
 use crate::storage::tables::entities;
 use crate::storage::tables::sealed::Sealed;
 use crate::storage::tables::{root_keys, secrets, wrappings};
+use crate::storage::{Connection, StoreFuture};
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::ServiceKeyId;
@@ -83,17 +83,19 @@ impl Session {
     }
 
     /// Verifies the whole log and compares the tables with it. Returns what the log records of all rows.
-    pub(super) async fn require_sound_rows(&self) -> Result<Recorded> {
-        let verifier = self.verifier();
-        let comparing = verifier.compare_recorded_rows();
-        match self.shared().turns.alone(self.actor().principal(), comparing).await? {
-            None => Err(altered_log()),
-            Some((found, _)) if found.is_beyond_quarantine || !found.altered.is_empty() => {
-                let text = "rows of the store were altered; close the service and open it again to quarantine them";
-                Err(Error::new(ErrorCode::IntegrityFailure, text))
+    pub(super) fn require_sound_rows<'a>(&'a self) -> StoreFuture<'a, Recorded> {
+        Box::pin(async move {
+            let verifier = self.verifier();
+            let comparing = verifier.compare_recorded_rows();
+            match self.shared().turns.alone(self.actor().principal(), comparing).await? {
+                None => Err(altered_log()),
+                Some((found, _)) if found.is_beyond_quarantine || !found.altered.is_empty() => {
+                    let text = "rows of the store were altered; close the service and open it again to quarantine them";
+                    Err(Error::new(ErrorCode::IntegrityFailure, text))
+                }
+                Some((_, recorded)) => Ok(recorded),
             }
-            Some((_, recorded)) => Ok(recorded),
-        }
+        })
     }
 
     fn verifier(&self) -> Verifier<'_> {
@@ -104,31 +106,35 @@ impl Session {
 
     /// Creates a new key; from the commit on, everything is sealed under it. At the commit the rows in memory are
     /// compared with the log once more, since this process may use rows that are no longer in the tables.
-    pub(super) async fn commit_integrity_key(&self, recorded: Recorded) -> Result<()> {
-        let admission = self.admit_change()?;
-        let (mut recorded, mut retry) = (Arc::new(recorded), None);
-        for _ in 0..=REDO {
-            let mut intent = self.root_key_intent(Action::IntegrityKeyReplace, Details::default());
-            let prepared = async {
-                let present = self.verifier().go_on(Arc::unwrap_or_clone(recorded)).await?;
-                self.generate_integrity_key(Arc::new(present.ok_or_else(altered_log)?)).await
-            };
-            let new = match prepared.await {
-                Ok(new) => new,
-                Err(error) => return Err(self.fail(&admission, &intent, error).await),
-            };
-            recorded = Arc::clone(&new.recorded);
-            intent.details.number("number", new.number.into());
-            let (decision, revision) = self.decide(&intent.attempt);
-            let command = Some(Command::ReplaceIntegrityKey(Box::new(new)));
-            match self.commit(&admission, &intent, decision, revision, command, retry.take()).await {
-                Ok(Changed::Done(..)) => return Ok(()),
-                Ok(Changed::Redo(slot)) => retry = slot,
-                Err(error) if error.code() == ErrorCode::IntegrityFailure => return Err(error.with_message(UNRECORDED)),
-                Err(error) => return Err(error),
+    pub(super) fn commit_integrity_key<'a>(&'a self, recorded: Recorded) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            let admission = self.admit_change()?;
+            let (mut recorded, mut retry) = (Arc::new(recorded), None);
+            for _ in 0..=REDO {
+                let mut intent = self.root_key_intent(Action::IntegrityKeyReplace, Details::default());
+                let prepared = async {
+                    let present = self.verifier().go_on(Arc::unwrap_or_clone(recorded)).await?;
+                    self.generate_integrity_key(Arc::new(present.ok_or_else(altered_log)?)).await
+                };
+                let new = match prepared.await {
+                    Ok(new) => new,
+                    Err(error) => return Err(self.fail(&admission, &intent, error).await),
+                };
+                recorded = Arc::clone(&new.recorded);
+                intent.details.number("number", new.number.into());
+                let (decision, revision) = self.decide(&intent.attempt);
+                let command = Some(Command::ReplaceIntegrityKey(Box::new(new)));
+                match self.commit(&admission, &intent, decision, revision, command, retry.take()).await {
+                    Ok(Changed::Done(..)) => return Ok(()),
+                    Ok(Changed::Redo(slot)) => retry = slot,
+                    Err(error) if error.code() == ErrorCode::IntegrityFailure => {
+                        return Err(error.with_message(UNRECORDED));
+                    }
+                    Err(error) => return Err(error),
+                }
             }
-        }
-        Err(overtaken())
+            Err(overtaken())
+        })
     }
 
     /// Generates a new integrity key and wraps it. The half of the key that computes the HMACs of contexts is kept.
@@ -157,25 +163,27 @@ impl Session {
     }
 
     /// Reseals, page by page, everything that the former key sealed, and erases the former key.
-    async fn reseal(&self) -> Result<IntegrityKeyReplacement> {
-        self.shared().catalog.ensure_fresh().await?;
-        let seals = self.shared().catalog.seals();
-        let mut report = IntegrityKeyReplacement { number: seals.number(), ..IntegrityKeyReplacement::default() };
-        let rows = self.stale_rows(&seals).await?;
-        for page in rows.chunks(PAGE) {
-            let command = Command::Reseal(Resealing { number: seals.number(), rows: page.to_vec() });
-            report.resealed += self.reseal_page(page.len(), command).await?;
-        }
-        let (wrappings, left) = self.stale_wrappings(&seals).await?;
-        report.left = left;
-        for page in wrappings.chunks(PAGE) {
-            report.resealed += self.reseal_page(page.len(), Command::MarkVerified(page.to_vec())).await?;
-        }
-        let mut details = Details::default();
-        details.number("number", u64::from(seals.number()).saturating_sub(1));
-        let intent = self.root_key_intent(Action::IntegrityKeyErase, details);
-        self.change(intent, Command::EndResealing(seals.number())).await?;
-        Ok(report)
+    fn reseal<'a>(&'a self) -> StoreFuture<'a, IntegrityKeyReplacement> {
+        Box::pin(async move {
+            self.shared().catalog.ensure_fresh().await?;
+            let seals = self.shared().catalog.seals();
+            let mut report = IntegrityKeyReplacement { number: seals.number(), ..IntegrityKeyReplacement::default() };
+            let rows = self.stale_rows(&seals).await?;
+            for page in rows.chunks(PAGE) {
+                let command = Command::Reseal(Resealing { number: seals.number(), rows: page.to_vec() });
+                report.resealed += self.reseal_page(page.len(), command).await?;
+            }
+            let (wrappings, left) = self.stale_wrappings(&seals).await?;
+            report.left = left;
+            for page in wrappings.chunks(PAGE) {
+                report.resealed += self.reseal_page(page.len(), Command::MarkVerified(page.to_vec())).await?;
+            }
+            let mut details = Details::default();
+            details.number("number", u64::from(seals.number()).saturating_sub(1));
+            let intent = self.root_key_intent(Action::IntegrityKeyErase, details);
+            self.change(intent, Command::EndResealing(seals.number())).await?;
+            Ok(report)
+        })
     }
 
     async fn reseal_page(&self, count: usize, command: Command) -> Result<u64> {

@@ -13,6 +13,7 @@ use super::root_keys::of_generation;
 use crate::envelope::{RootKey, RootKeySource};
 use crate::ledger::Details;
 use crate::lifecycle::{CheckedWrapping, Command, NewWrapping};
+use crate::storage::StoreFuture;
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::root_key::{RootKeyGeneration, RootKeyProvider};
@@ -177,28 +178,30 @@ impl Session {
     }
 
     /// Tests a planned root key with all material, page by page.
-    async fn try_pages(
-        &self,
-        targets: &[Target],
-        planned: &dyn RootKey,
-        job: &RootKeyJob,
-        report: &mut RootKeyReport,
-    ) -> Result<()> {
-        let pace = Pace::new(job.rate);
-        for page in targets.chunks(PAGE) {
-            let rows = self.rows_of(page).await?;
-            let tried = some_at_once(page.iter().map(|target| {
-                let present = rows.get(&target.of.subject()).map(Vec::as_slice).unwrap_or_default();
-                self.try_planned(target, present, planned, &pace)
-            }));
-            let tried: Vec<Result<()>> = tried.await;
-            self.look_again(tried.iter().any(Result::is_err)).await?;
-            for (target, tried) in page.iter().zip(tried) {
-                self.count(report, target, tried)?;
+    fn try_pages<'a>(
+        &'a self,
+        targets: &'a [Target],
+        planned: &'a dyn RootKey,
+        job: &'a RootKeyJob,
+        report: &'a mut RootKeyReport,
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            let pace = Pace::new(job.rate);
+            for page in targets.chunks(PAGE) {
+                let rows = self.rows_of(page).await?;
+                let tried = some_at_once(page.iter().map(|target| {
+                    let present = rows.get(&target.of.subject()).map(Vec::as_slice).unwrap_or_default();
+                    self.try_planned(target, present, planned, &pace)
+                }));
+                let tried: Vec<Result<()>> = tried.await;
+                self.look_again(tried.iter().any(Result::is_err)).await?;
+                for (target, tried) in page.iter().zip(tried) {
+                    self.count(report, target, tried)?;
+                }
+                tell(job, report, page.len());
             }
-            tell(job, report, page.len());
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     async fn try_planned(
@@ -214,44 +217,46 @@ impl Session {
         target.check(&planned.unwrap(&target.binding, &wrapped).await?)
     }
 
-    async fn rewrap_pages(
-        &self,
-        targets: &[Target],
-        generations: &[u32],
-        job: &RootKeyJob,
-        report: &mut RootKeyReport,
-    ) -> Result<()> {
-        let pace = Pace::new(job.rate);
-        for page in targets.chunks(PAGE) {
-            let rows = self.rows_of(page).await?;
-            let made = some_at_once(page.iter().map(|target| {
-                let present = rows.get(&target.of.subject()).map(Vec::as_slice).unwrap_or_default();
-                self.wrap_missing(target, present, generations, &pace)
-            }));
-            let made: Vec<Result<Vec<NewWrapping>>> = made.await;
-            self.look_again(made.iter().any(Result::is_err)).await?;
-            let mut new = Vec::new();
-            let mut outage = Ok(());
-            for (target, made) in page.iter().zip(made) {
-                match made {
-                    Ok(made) => new.extend(made),
-                    Err(error) if is_outage(&error) => outage = Err(error),
-                    Err(_) if self.is_gone(target) => report.total -= 1,
-                    Err(error) => report.fail(self.name_of(target), &error),
+    fn rewrap_pages<'a>(
+        &'a self,
+        targets: &'a [Target],
+        generations: &'a [u32],
+        job: &'a RootKeyJob,
+        report: &'a mut RootKeyReport,
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            let pace = Pace::new(job.rate);
+            for page in targets.chunks(PAGE) {
+                let rows = self.rows_of(page).await?;
+                let made = some_at_once(page.iter().map(|target| {
+                    let present = rows.get(&target.of.subject()).map(Vec::as_slice).unwrap_or_default();
+                    self.wrap_missing(target, present, generations, &pace)
+                }));
+                let made: Vec<Result<Vec<NewWrapping>>> = made.await;
+                self.look_again(made.iter().any(Result::is_err)).await?;
+                let mut new = Vec::new();
+                let mut outage = Ok(());
+                for (target, made) in page.iter().zip(made) {
+                    match made {
+                        Ok(made) => new.extend(made),
+                        Err(error) if is_outage(&error) => outage = Err(error),
+                        Err(_) if self.is_gone(target) => report.total -= 1,
+                        Err(error) => report.fail(self.name_of(target), &error),
+                    }
                 }
+                let count = new.len() as u64;
+                if !job.dry_run && !new.is_empty() {
+                    let mut details = Details::default();
+                    details.number("wrappings", count);
+                    let intent = self.root_key_intent(Action::WrappingsAdd, details);
+                    self.change(intent, Command::AddWrappings(new)).await?;
+                }
+                report.done += count;
+                tell(job, report, page.len());
+                outage?;
             }
-            let count = new.len() as u64;
-            if !job.dry_run && !new.is_empty() {
-                let mut details = Details::default();
-                details.number("wrappings", count);
-                let intent = self.root_key_intent(Action::WrappingsAdd, details);
-                self.change(intent, Command::AddWrappings(new)).await?;
-            }
-            report.done += count;
-            tell(job, report, page.len());
-            outage?;
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Creates the wrappings that a material lacks.
@@ -278,42 +283,44 @@ impl Session {
         Ok(made)
     }
 
-    async fn verify_pages(
-        &self,
-        targets: &[Target],
+    fn verify_pages<'a>(
+        &'a self,
+        targets: &'a [Target],
         generation: u32,
-        job: &RootKeyJob,
-        report: &mut RootKeyReport,
-    ) -> Result<()> {
-        let pace = Pace::new(job.rate);
-        for page in targets.chunks(PAGE) {
-            let rows = self.rows_of(page).await?;
-            let opened = some_at_once(page.iter().map(|target| {
-                let present = rows.get(&target.of.subject()).map(Vec::as_slice).unwrap_or_default();
-                let found = present.iter().find(|found| found.row.stored.generation == generation);
-                self.verify_wrapping(target, found, job, &pace)
-            }));
-            let opened: Vec<(Result<bool>, Option<CheckedWrapping>)> = opened.await;
-            self.look_again(opened.iter().any(|(opened, _)| !matches!(opened, Ok(true)))).await?;
-            let mut marks = Vec::new();
-            let mut outage = Ok(());
-            for (target, (opened, mark)) in page.iter().zip(opened) {
-                match opened {
-                    Ok(true) => report.done += 1,
-                    Err(error) if is_outage(&error) => outage = Err(error),
-                    _ if self.is_gone(target) => report.total -= 1,
-                    Ok(false) => report.missing += 1,
-                    Err(error) => report.fail(self.name_of(target), &error),
+        job: &'a RootKeyJob,
+        report: &'a mut RootKeyReport,
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            let pace = Pace::new(job.rate);
+            for page in targets.chunks(PAGE) {
+                let rows = self.rows_of(page).await?;
+                let opened = some_at_once(page.iter().map(|target| {
+                    let present = rows.get(&target.of.subject()).map(Vec::as_slice).unwrap_or_default();
+                    let found = present.iter().find(|found| found.row.stored.generation == generation);
+                    self.verify_wrapping(target, found, job, &pace)
+                }));
+                let opened: Vec<(Result<bool>, Option<CheckedWrapping>)> = opened.await;
+                self.look_again(opened.iter().any(|(opened, _)| !matches!(opened, Ok(true)))).await?;
+                let mut marks = Vec::new();
+                let mut outage = Ok(());
+                for (target, (opened, mark)) in page.iter().zip(opened) {
+                    match opened {
+                        Ok(true) => report.done += 1,
+                        Err(error) if is_outage(&error) => outage = Err(error),
+                        _ if self.is_gone(target) => report.total -= 1,
+                        Ok(false) => report.missing += 1,
+                        Err(error) => report.fail(self.name_of(target), &error),
+                    }
+                    marks.extend(mark);
                 }
-                marks.extend(mark);
+                if !job.dry_run && !marks.is_empty() {
+                    self.mark(generation, marks).await?;
+                }
+                tell(job, report, page.len());
+                outage?;
             }
-            if !job.dry_run && !marks.is_empty() {
-                self.mark(generation, marks).await?;
-            }
-            tell(job, report, page.len());
-            outage?;
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Writes which wrappings were found correct, and which are no longer verified.

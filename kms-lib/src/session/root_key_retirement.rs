@@ -10,6 +10,7 @@ use crate::catalog::Trust;
 use crate::envelope::KnownGeneration;
 use crate::ledger::{Details, Remaining};
 use crate::lifecycle::{Command, RetirementCheck, leaked_service_keys};
+use crate::storage::StoreFuture;
 use crate::storage::tables::{usage, wrappings};
 use crate::types::audit::Action;
 use crate::types::change::Change;
@@ -115,59 +116,63 @@ impl Session {
 
     /// Checks and does everything needed before a generation is retired. Returns the generation and the hours of
     /// backups.
-    async fn prepare_retirement(
-        &self,
+    fn prepare_retirement<'a>(
+        &'a self,
         generation: u32,
-        options: &RetireOptions,
-    ) -> Result<(RootKeyGeneration, Vec<BackupHour>)> {
-        let root = self.generation(generation)?;
-        let others = |other: &&RootKeyGeneration| other.wraps() && other.generation != generation;
-        if root.is_active() && self.shared().catalog.snapshot().root_keys().filter(others).count() == 0 {
-            let text = format!("generation {generation} is the last of the root key; add another one first");
-            return Err(Error::new(ErrorCode::WrongState, text));
-        }
-        // Also required for a retired generation, since it opens old copies of the database.
-        if options.compromised || (root.is_active() && root.compromised_at.is_some()) {
-            self.hold_compromised(&root).await?;
-        }
-        if root.is_active() {
-            self.require_remaining(generation).await?;
-            self.verify_remaining(generation, options).await?;
-        }
-        Ok((self.generation(generation)?, self.backup_hours().await?))
+        options: &'a RetireOptions,
+    ) -> StoreFuture<'a, (RootKeyGeneration, Vec<BackupHour>)> {
+        Box::pin(async move {
+            let root = self.generation(generation)?;
+            let others = |other: &&RootKeyGeneration| other.wraps() && other.generation != generation;
+            if root.is_active() && self.shared().catalog.snapshot().root_keys().filter(others).count() == 0 {
+                let text = format!("generation {generation} is the last of the root key; add another one first");
+                return Err(Error::new(ErrorCode::WrongState, text));
+            }
+            // Also required for a retired generation, since it opens old copies of the database.
+            if options.compromised || (root.is_active() && root.compromised_at.is_some()) {
+                self.hold_compromised(&root).await?;
+            }
+            if root.is_active() {
+                self.require_remaining(generation).await?;
+                self.verify_remaining(generation, options).await?;
+            }
+            Ok((self.generation(generation)?, self.backup_hours().await?))
+        })
     }
 
     /// Retires the generation. Everything that it wraps is checked before, page by page; the ledger checks again, under
     /// the head's lock, what was changed meanwhile.
-    async fn commit_retirement(&self, root: RootKeyGeneration) -> Result<RootKeyGeneration> {
-        let generation = root.generation;
-        let admission = self.admit_change()?;
-        let mut retry = None;
-        for _ in 0..=REDO {
-            let check = self.check_remaining(generation).await?;
-            let intent = self.root_key_intent(Action::RootKeyRetire, of_generation(generation));
-            let (decision, revision) = self.decide(&intent.attempt);
-            let command = Some(Command::RetireRootKey(check));
-            match self.commit(&admission, &intent, decision, revision, command, retry.take()).await {
-                Ok(Changed::Done(changes, _)) => {
-                    return Ok(changes.into_iter().fold(root, |root, change| match change {
-                        Change::UpdateRootKey(retired) if retired.generation == generation => retired,
-                        _ => root,
-                    }));
-                }
-                Ok(Changed::Redo(slot)) => retry = slot,
-                // The refusal is recorded. Its reason is looked up again for the message.
-                Err(error) if error.code() == ErrorCode::WrongState => {
-                    let root = self.generation(generation)?;
-                    if root.compromised_at.is_some() {
-                        self.hold_compromised(&root).await?;
+    fn commit_retirement<'a>(&'a self, root: RootKeyGeneration) -> StoreFuture<'a, RootKeyGeneration> {
+        Box::pin(async move {
+            let generation = root.generation;
+            let admission = self.admit_change()?;
+            let mut retry = None;
+            for _ in 0..=REDO {
+                let check = self.check_remaining(generation).await?;
+                let intent = self.root_key_intent(Action::RootKeyRetire, of_generation(generation));
+                let (decision, revision) = self.decide(&intent.attempt);
+                let command = Some(Command::RetireRootKey(check));
+                match self.commit(&admission, &intent, decision, revision, command, retry.take()).await {
+                    Ok(Changed::Done(changes, _)) => {
+                        return Ok(changes.into_iter().fold(root, |root, change| match change {
+                            Change::UpdateRootKey(retired) if retired.generation == generation => retired,
+                            _ => root,
+                        }));
                     }
-                    return Err(unverified_error(generation, self.count_unverified(generation).await?.max(1)));
+                    Ok(Changed::Redo(slot)) => retry = slot,
+                    // The refusal is recorded. Its reason is looked up again for the message.
+                    Err(error) if error.code() == ErrorCode::WrongState => {
+                        let root = self.generation(generation)?;
+                        if root.compromised_at.is_some() {
+                            self.hold_compromised(&root).await?;
+                        }
+                        return Err(unverified_error(generation, self.count_unverified(generation).await?.max(1)));
+                    }
+                    Err(error) => return Err(error),
                 }
-                Err(error) => return Err(error),
             }
-        }
-        Err(overtaken())
+            Err(overtaken())
+        })
     }
 
     /// Erases the remaining wrappings under retired generations.
@@ -209,17 +214,19 @@ impl Session {
     /// Fails unless everything is verified under the remaining generations. If requested, unverified wrappings are
     /// verified first, and nothing new is wrapped under the generation any more, so that new material does not block
     /// the retirement.
-    async fn verify_remaining(&self, generation: u32, options: &RetireOptions) -> Result<()> {
-        if options.verify_new {
-            self.verify_new_wrappings(generation).await?;
-        }
-        let unverified = self.count_unverified(generation).await?;
-        if options.verify_new && unverified <= TAIL {
-            let intent = self.root_key_intent(Action::RootKeyRetireStart, of_generation(generation));
-            self.change(intent, Command::BeginRetirement(generation)).await?;
-            return self.verify_new_wrappings(generation).await;
-        }
-        if unverified > 0 { Err(unverified_error(generation, unverified)) } else { Ok(()) }
+    fn verify_remaining<'a>(&'a self, generation: u32, options: &'a RetireOptions) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            if options.verify_new {
+                self.verify_new_wrappings(generation).await?;
+            }
+            let unverified = self.count_unverified(generation).await?;
+            if options.verify_new && unverified <= TAIL {
+                let intent = self.root_key_intent(Action::RootKeyRetireStart, of_generation(generation));
+                self.change(intent, Command::BeginRetirement(generation)).await?;
+                return self.verify_new_wrappings(generation).await;
+            }
+            if unverified > 0 { Err(unverified_error(generation, unverified)) } else { Ok(()) }
+        })
     }
 
     /// Verifies the wrappings that are not verified yet under the remaining generations.
@@ -315,18 +322,20 @@ impl Session {
     }
 
     /// The same, for the command that retires the generation.
-    pub(super) async fn check_remaining(&self, retiring: u32) -> Result<RetirementCheck> {
-        let shared = self.shared();
-        for _ in 0..=REDO {
-            let mut connection = shared.store.long_reader().await?;
-            let checked = Remaining::check(connection.as_mut(), &shared.catalog, retiring).await?;
-            if shared.catalog.has_newest_seals(connection.as_mut()).await? {
-                return Ok(checked);
+    pub(super) fn check_remaining<'a>(&'a self, retiring: u32) -> StoreFuture<'a, RetirementCheck> {
+        Box::pin(async move {
+            let shared = self.shared();
+            for _ in 0..=REDO {
+                let mut connection = shared.store.long_reader().await?;
+                let checked = Remaining::check(connection.as_mut(), &shared.catalog, retiring).await?;
+                if shared.catalog.has_newest_seals(connection.as_mut()).await? {
+                    return Ok(checked);
+                }
+                drop(connection);
+                shared.catalog.catch_up_seals().await?;
             }
-            drop(connection);
-            shared.catalog.catch_up_seals().await?;
-        }
-        Err(overtaken())
+            Err(overtaken())
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use super::{Session, Shared};
 use crate::audit::verify::{Fault, Finding};
 use crate::catalog::run_blocking;
 use crate::ledger::{Details, Draft, Entry, Lane, Outcome, Verdict};
+use crate::storage::StoreFuture;
 use crate::storage::tables::usage;
 use crate::types::attempt::Operation;
 use crate::types::audit::Action;
@@ -70,32 +71,39 @@ impl Session {
     }
 
     /// Verifies and records the result. `window` is the current round of reading old records again.
-    async fn verify_log(&self, options: &VerifyOptions, window: Option<Window>, begun: Timestamp) -> Result<Report> {
-        self.permit_reading(Action::AuditVerify, Operation::VerifyAudit, None).await?;
-        let options = match verifier(&self.shared, None).hold_pinned_key(options).await? {
-            Pinned::Known(options) => options,
-            Pinned::Unknown(report) => {
-                // A caller's pinned key says nothing about the log, so this result is not kept for the metrics.
-                self.note_verification(&report, None).await?;
-                return Ok(report);
+    fn verify_log<'a>(
+        &'a self,
+        options: &'a VerifyOptions,
+        window: Option<Window>,
+        begun: Timestamp,
+    ) -> StoreFuture<'a, Report> {
+        Box::pin(async move {
+            self.permit_reading(Action::AuditVerify, Operation::VerifyAudit, None).await?;
+            let options = match verifier(&self.shared, None).hold_pinned_key(options).await? {
+                Pinned::Known(options) => options,
+                Pinned::Unknown(report) => {
+                    // A caller's pinned key says nothing about the log, so this result is not kept for the metrics.
+                    self.note_verification(&report, None).await?;
+                    return Ok(report);
+                }
+            };
+            let shared = Arc::clone(&self.shared);
+            let verify = |options| async move { verify_once(&shared, &options).await };
+            let verified = self.shared.turns.join(&options, self.actor.principal(), verify).await?;
+            let (report, head) = verified.as_ref();
+            if let Some(head) = head.as_ref().filter(|_| report.ok) {
+                self.shared.ledger.seen().note(head);
             }
-        };
-        let shared = Arc::clone(&self.shared);
-        let verify = |options| async move { verify_once(&shared, &options).await };
-        let verified = self.shared.turns.join(&options, self.actor.principal(), verify).await?;
-        let (report, head) = verified.as_ref();
-        if let Some(head) = head.as_ref().filter(|_| report.ok) {
-            self.shared.ledger.seen().note(head);
-        }
-        // A verification whose start another party chose leaves earlier records unverified.
-        let has_gap = report.from > 0 && window.is_none();
-        let window = match (window, report.reread) {
-            (_, _) if report.from == 0 => Some(Window::new(report.size, begun)),
-            (Some(window), Some((_, end))) => Some(window.advanced(end, report.from, begun)),
-            _ => None,
-        };
-        self.note_verification(report, Some(Kept { window, has_gap })).await?;
-        Ok(Arc::try_unwrap(verified).unwrap_or_else(|shared| Verified::clone(&shared)).0)
+            // A verification whose start another party chose leaves earlier records unverified.
+            let has_gap = report.from > 0 && window.is_none();
+            let window = match (window, report.reread) {
+                (_, _) if report.from == 0 => Some(Window::new(report.size, begun)),
+                (Some(window), Some((_, end))) => Some(window.advanced(end, report.from, begun)),
+                _ => None,
+            };
+            self.note_verification(report, Some(Kept { window, has_gap })).await?;
+            Ok(Arc::try_unwrap(verified).unwrap_or_else(|shared| Verified::clone(&shared)).0)
+        })
     }
 
     /// Records a verification, and stores where later ones start. A broken log may refuse the record; returning the

@@ -39,7 +39,8 @@ use std::sync::atomic::AtomicBool;
 use crate::types::error::Result;
 use dialect::Dialect;
 
-/// The future that storage operations return.
+/// The future that storage operations return, and rare operations of the layers above. Boxed, it has one copy in a
+/// program: the code of an async function is compiled into every crate and codegen unit that awaits it.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
 /// The text of a statement: fixed, or assembled from fixed parts. Values are never part of it except in hexadecimal;

@@ -11,7 +11,7 @@ use crate::audit::tree::Frontier;
 use crate::audit::verify::{Fault, Finding};
 use crate::ledger::Signer;
 use crate::storage::tables::{audit, head};
-use crate::storage::{Connection, Store};
+use crate::storage::{Connection, Store, StoreFuture};
 use crate::types::audit::Head;
 use crate::types::error::{Error, ErrorCode, Result};
 
@@ -45,28 +45,34 @@ pub struct AnchorReport {
 struct Anchored(BTreeMap<u64, BTreeSet<([u8; 32], bool)>>);
 
 /// Compares the log with anchors, which must be read first: a busy service extends the log.
-pub async fn compare(store: &Arc<dyn Store>, signer: &Signer, notes: &[String]) -> Result<AnchorReport> {
-    let origin = signer.keys().public().origin().to_owned();
-    let mut anchored = BTreeMap::<u64, BTreeSet<([u8; 32], bool)>>::new();
-    let mut passed_over = 0;
-    for note in notes {
-        let opened = signer.open(note).map(|opened| (opened, true)).ok();
-        // A log that was rolled back to before its signing key was replaced does not know the key of later anchors.
-        match opened.or_else(|| Some((checkpoint::claimed(note)?, false))) {
-            Some((state, is_signed)) if state.origin == origin && state.size > 0 => {
-                anchored.entry(state.size).or_default().insert((state.root, is_signed));
+pub fn compare<'a>(
+    store: &'a Arc<dyn Store>,
+    signer: &'a Signer,
+    notes: &'a [String],
+) -> StoreFuture<'a, AnchorReport> {
+    Box::pin(async move {
+        let origin = signer.keys().public().origin().to_owned();
+        let mut anchored = BTreeMap::<u64, BTreeSet<([u8; 32], bool)>>::new();
+        let mut passed_over = 0;
+        for note in notes {
+            let opened = signer.open(note).map(|opened| (opened, true)).ok();
+            // A log that was rolled back to before its signing key was replaced does not know the key of later anchors.
+            match opened.or_else(|| Some((checkpoint::claimed(note)?, false))) {
+                Some((state, is_signed)) if state.origin == origin && state.size > 0 => {
+                    anchored.entry(state.size).or_default().insert((state.root, is_signed));
+                }
+                _ => passed_over += 1,
             }
-            _ => passed_over += 1,
         }
-    }
-    let anchored = Anchored(anchored);
-    let mut connection = store.long_reader().await?;
-    connection.begin_read().await?;
-    let compared = anchored.compare(connection.as_mut()).await;
-    connection.rollback().await?;
-    let mut report = compared?;
-    report.passed_over += passed_over;
-    Ok(report)
+        let anchored = Anchored(anchored);
+        let mut connection = store.long_reader().await?;
+        connection.begin_read().await?;
+        let compared = anchored.compare(connection.as_mut()).await;
+        connection.rollback().await?;
+        let mut report = compared?;
+        report.passed_over += passed_over;
+        Ok(report)
+    })
 }
 
 impl Anchored {

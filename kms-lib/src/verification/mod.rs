@@ -35,7 +35,7 @@ use crate::catalog::Catalog;
 use crate::ledger::{HeadKeys, Signer};
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::{audit, head};
-use crate::storage::{Connection, Store};
+use crate::storage::{Connection, Store, StoreFuture};
 use crate::types::audit::{Head, StoredCheckpoint};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::workers::Workers;
@@ -220,24 +220,26 @@ impl Verifier<'_> {
     }
 
     /// Like [`verify`](Self::verify), with the verified head; none if the altered database cannot be read.
-    pub(crate) async fn verify_and_see(&self, options: &VerifyOptions) -> Result<(Report, Option<Head>)> {
-        let is_whole = options.trusted_size.is_none();
-        let mut state = state::check(self.store, is_whole).await?;
-        let examined = match self.examine(options, true).await {
-            Err(error) if state.is_broken => {
-                tracing::warn!(%error, "the log cannot be verified in a database that was altered");
-                (Report::new(0, 0), None)
-            }
-            examined => {
-                let Examined { report, head, .. } = examined?;
-                (report, Some(head))
-            }
-        };
-        let (mut report, head) = examined;
-        report.faults.append(&mut state.faults);
-        report.warnings.append(&mut state.warnings);
-        report.settle();
-        Ok((report, head))
+    pub(crate) fn verify_and_see<'a>(&'a self, options: &'a VerifyOptions) -> StoreFuture<'a, (Report, Option<Head>)> {
+        Box::pin(async move {
+            let is_whole = options.trusted_size.is_none();
+            let mut state = state::check(self.store, is_whole).await?;
+            let examined = match self.examine(options, true).await {
+                Err(error) if state.is_broken => {
+                    tracing::warn!(%error, "the log cannot be verified in a database that was altered");
+                    (Report::new(0, 0), None)
+                }
+                examined => {
+                    let Examined { report, head, .. } = examined?;
+                    (report, Some(head))
+                }
+            };
+            let (mut report, head) = examined;
+            report.faults.append(&mut state.faults);
+            report.warnings.append(&mut state.warnings);
+            report.settle();
+            Ok((report, head))
+        })
     }
 
     /// Compares all rows with the whole log. None if the log itself was altered: then it proves nothing.
@@ -252,84 +254,89 @@ impl Verifier<'_> {
     }
 
     /// Continues to the current end of the log. None if the log was altered.
-    pub(crate) async fn go_on(&self, recorded: Recorded) -> Result<Option<Recorded>> {
-        let (head, kept, keys) = self.read_states().await?;
-        let Some(keys) = keys else { return Ok(None) };
-        let kept: Vec<StoredCheckpoint> = kept.into_iter().filter(|kept| kept.size > recorded.size()).collect();
-        let records = Records {
-            store: self.store,
-            head: &head,
-            kept: &kept,
-            keys: &keys,
-            workers: self.workers,
-            probe: false,
-            tell: &|_| (),
-        };
-        let read = records.verify(recorded.state().clone()).await?;
-        Ok(read.fault.is_none().then(|| recorded.going_on(read.state, read.changed)))
+    pub(crate) fn go_on<'a>(&'a self, recorded: Recorded) -> StoreFuture<'a, Option<Recorded>> {
+        Box::pin(async move {
+            let (head, kept, keys) = self.read_states().await?;
+            let Some(keys) = keys else { return Ok(None) };
+            let kept: Vec<StoredCheckpoint> = kept.into_iter().filter(|kept| kept.size > recorded.size()).collect();
+            let records = Records {
+                store: self.store,
+                head: &head,
+                kept: &kept,
+                keys: &keys,
+                workers: self.workers,
+                probe: false,
+                tell: &|_| (),
+            };
+            let read = records.verify(recorded.state().clone()).await?;
+            Ok(read.fault.is_none().then(|| recorded.going_on(read.state, read.changed)))
+        })
     }
 
-    async fn examine(&self, options: &VerifyOptions, with_indexes: bool) -> Result<Examined> {
-        let pinned = self.pinned(options)?;
-        let (head, kept, keys) = self.read_states().await?;
-        let Some(keys) = keys.filter(|keys| pinned.is_none_or(|pinned| keys.public().find(&pinned).is_some())) else {
-            let mut report = Report::new(head.seq, 0);
-            report.put_first(Fault { seq: 1, finding: Finding::SigningKey });
-            return Ok(Examined { report, head, compared: None, recorded: None });
-        };
-        let (from, start) = starting_point(&keys, options.trusted_size, pinned, &kept);
-        let window = options.reread.and_then(|due| window_between(&keys, &kept, due, from));
-        let mut report = Report::new(head.seq, from);
-        let behind: Vec<StoredCheckpoint> = kept.iter().filter(|kept| kept.size > from).cloned().collect();
-        let records = Records {
-            store: self.store,
-            head: &head,
-            kept: &behind,
-            keys: &keys,
-            workers: self.workers,
-            probe: with_indexes,
-            tell: &|done| options.tell(done, head.seq),
-        };
-        if let Some((start, end)) = window {
-            report.reread = Some((start.frontier.size(), end));
-            let read = Records { kept: &kept, tell: &|_| (), ..records }.read(start, end).await?;
-            report.faults.extend(read.fault);
+    fn examine<'a>(&'a self, options: &'a VerifyOptions, with_indexes: bool) -> StoreFuture<'a, Examined> {
+        Box::pin(async move {
+            let pinned = self.pinned(options)?;
+            let (head, kept, keys) = self.read_states().await?;
+            let Some(keys) = keys.filter(|keys| pinned.is_none_or(|pinned| keys.public().find(&pinned).is_some()))
+            else {
+                let mut report = Report::new(head.seq, 0);
+                report.put_first(Fault { seq: 1, finding: Finding::SigningKey });
+                return Ok(Examined { report, head, compared: None, recorded: None });
+            };
+            let (from, start) = starting_point(&keys, options.trusted_size, pinned, &kept);
+            let window = options.reread.and_then(|due| window_between(&keys, &kept, due, from));
+            let mut report = Report::new(head.seq, from);
+            let behind: Vec<StoredCheckpoint> = kept.iter().filter(|kept| kept.size > from).cloned().collect();
+            let records = Records {
+                store: self.store,
+                head: &head,
+                kept: &behind,
+                keys: &keys,
+                workers: self.workers,
+                probe: with_indexes,
+                tell: &|done| options.tell(done, head.seq),
+            };
+            if let Some((start, end)) = window {
+                report.reread = Some((start.frontier.size(), end));
+                let read = Records { kept: &kept, tell: &|_| (), ..records }.read(start, end).await?;
+                report.faults.extend(read.fault);
+                report.faults.extend(read.unindexed);
+            }
+            let read = records.verify(start).await?;
+            if with_indexes && read.fault.is_none() {
+                let entries = Some(read.entries).filter(|_| from == 0);
+                self.hold_indexes(&head, entries, &mut report).await?;
+            }
+            report.set_backs = self.set_backs(from, &read.set_backs);
+            let (mut compared, mut recorded) = (None, None);
+            let (read_fault, sealed) = (read.fault.is_some(), read.imported);
+            match read.fault {
+                Some(fault) => report.faults.push(fault),
+                None => match tables::compare(self.store, self.catalog, &read.changed, from, head.seq).await? {
+                    Some(found) => {
+                        report.faults.extend_from_slice(&found.faults);
+                        compared = Some(found);
+                        recorded = (from == 0).then(|| Recorded::new(read.state, read.changed));
+                    }
+                    None => {
+                        let all = VerifyOptions { trusted_size: None, reread: None, ..options.clone() };
+                        return Box::pin(self.examine(&all, with_indexes)).await;
+                    }
+                },
+            }
+            if with_indexes && !read_fault {
+                let imported = Imported { verifier: self, from, size: head.seq, sealed: &sealed };
+                let checked = imported.check().await?;
+                report.faults.extend(checked.faults);
+                (report.imported, report.legacy, report.sealed) = (checked.logs, checked.legacy, imported.known());
+            }
+            if with_indexes {
+                report.faults.extend(surplus(keys.public(), &kept, head.seq));
+            }
             report.faults.extend(read.unindexed);
-        }
-        let read = records.verify(start).await?;
-        if with_indexes && read.fault.is_none() {
-            let entries = Some(read.entries).filter(|_| from == 0);
-            self.hold_indexes(&head, entries, &mut report).await?;
-        }
-        report.set_backs = self.set_backs(from, &read.set_backs);
-        let (mut compared, mut recorded) = (None, None);
-        let (read_fault, sealed) = (read.fault.is_some(), read.imported);
-        match read.fault {
-            Some(fault) => report.faults.push(fault),
-            None => match tables::compare(self.store, self.catalog, &read.changed, from, head.seq).await? {
-                Some(found) => {
-                    report.faults.extend_from_slice(&found.faults);
-                    compared = Some(found);
-                    recorded = (from == 0).then(|| Recorded::new(read.state, read.changed));
-                }
-                None => {
-                    let all = VerifyOptions { trusted_size: None, reread: None, ..options.clone() };
-                    return Box::pin(self.examine(&all, with_indexes)).await;
-                }
-            },
-        }
-        if with_indexes && !read_fault {
-            let imported = Imported { verifier: self, from, size: head.seq, sealed: &sealed };
-            let checked = imported.check().await?;
-            report.faults.extend(checked.faults);
-            (report.imported, report.legacy, report.sealed) = (checked.logs, checked.legacy, imported.known());
-        }
-        if with_indexes {
-            report.faults.extend(surplus(keys.public(), &kept, head.seq));
-        }
-        report.faults.extend(read.unindexed);
-        report.settle();
-        Ok(Examined { report, head, compared, recorded })
+            report.settle();
+            Ok(Examined { report, head, compared, recorded })
+        })
     }
 
     /// All records at which time was acknowledged to go back: those found after record `from`, and those that an

@@ -13,7 +13,7 @@ mod postgres;
 mod sqlite;
 
 use super::schema::{MIGRATIONS, count_tables, stored_version};
-use super::{Connection, corrupt};
+use super::{Connection, StoreFuture, corrupt};
 use crate::types::error::Result;
 
 /// A part of the schema that differs from what the migrations create.
@@ -59,15 +59,17 @@ impl Inspection {
 ///
 /// A schema newer than this software knows is compared with the newest known one. The stored version is not signed, so
 /// it excuses only what migrations do: adding columns, and adding or dropping tables and indexes.
-pub async fn inspect(connection: &mut dyn Connection) -> Result<Inspection> {
-    let before = version(connection).await?;
-    let found = inspect_version(connection, before).await?;
-    if found.faults.is_empty() {
-        return Ok(found);
-    }
-    // Another node may have migrated the store meanwhile.
-    let after = version(connection).await?;
-    if after == before { Ok(found) } else { inspect_version(connection, after).await }
+pub fn inspect<'a>(connection: &'a mut dyn Connection) -> StoreFuture<'a, Inspection> {
+    Box::pin(async move {
+        let before = version(connection).await?;
+        let found = inspect_version(connection, before).await?;
+        if found.faults.is_empty() {
+            return Ok(found);
+        }
+        // Another node may have migrated the store meanwhile.
+        let after = version(connection).await?;
+        if after == before { Ok(found) } else { inspect_version(connection, after).await }
+    })
 }
 
 async fn version(connection: &mut dyn Connection) -> Result<usize> {
