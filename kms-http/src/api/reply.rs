@@ -13,7 +13,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::ApiError;
-use crate::request::headers::roomy;
+use crate::request::headers::of_json;
 
 /// Initial buffer size in bytes; most responses to single operations fit.
 const COMMON: usize = 1_024;
@@ -82,8 +82,7 @@ fn json(status: StatusCode, body: &impl Serialize, about: usize) -> Reply {
 fn respond(status: StatusCode, body: Body) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    *response.headers_mut() = roomy();
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    *response.headers_mut() = of_json();
     response
 }
 

@@ -51,8 +51,9 @@ macro_rules! known {
             Fut: Future<Output = Reply> + Send + 'static,
         {
             let mount = move |meter: Meter, kind: Kind| {
+                let meter = Arc::new(meter);
                 on(MethodFilter::$method, move |State(app): State<Arc<App>>, request: Request| {
-                    let (handler, meter) = (handler.clone(), meter.clone());
+                    let (handler, meter) = (handler.clone(), Arc::clone(&meter));
                     async move { guarded(app, request, meter, kind, handler).await }
                 })
             };
@@ -118,7 +119,7 @@ struct Held {
 
 /// Authenticates the caller, applies its limits, reads the body, waits for its turn, calls the handler, and counts and
 /// logs the response.
-async fn guarded<F, Fut>(app: Arc<App>, request: Request, meter: Meter, kind: Kind, handler: F) -> Response
+async fn guarded<F, Fut>(app: Arc<App>, request: Request, meter: Arc<Meter>, kind: Kind, handler: F) -> Response
 where
     F: Fn(Call) -> Fut,
     Fut: Future<Output = Reply>,

@@ -1,10 +1,14 @@
 //! The security headers of every response, and access to request headers that may occur only once.
 
+use std::sync::LazyLock;
+
 use axum::http::HeaderMap;
 use axum::http::header::{self, AsHeaderName, HeaderName, HeaderValue};
 
+use super::X_REQUEST_ID;
+
 /// The headers that helmet 8 sets, and `cache-control`.
-const SECURITY: [(HeaderName, HeaderValue); 13] = [
+static SECURITY: [(HeaderName, HeaderValue); 13] = [
     (
         header::CONTENT_SECURITY_POLICY,
         HeaderValue::from_static(
@@ -39,16 +43,34 @@ pub fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Result<Option<&He
     if values.next().is_some() { Err(Several) } else { Ok(value) }
 }
 
-/// An empty header map with capacity for the headers of every response, so that it need not grow.
-pub fn roomy() -> HeaderMap {
-    HeaderMap::with_capacity(SECURITY.len() + 6)
+/// The headers of most responses, as a map that is copied: inserting each of them would cost several times as much. The
+/// request id is replaced by that of the request; its place is here so that the copy need not grow.
+static COMMON: LazyLock<HeaderMap> = LazyLock::new(|| {
+    let mut headers = HeaderMap::with_capacity(SECURITY.len() + 3);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(X_REQUEST_ID, HeaderValue::from_static(""));
+    secure(&mut headers);
+    headers
+});
+
+/// The headers of a response with JSON.
+pub fn of_json() -> HeaderMap {
+    COMMON.clone()
 }
 
 /// Adds the security headers; headers that the response has already set are kept.
 pub fn secure(headers: &mut HeaderMap) {
+    // Responses with this header began with a copy of all of them.
+    if headers.contains_key(header::X_XSS_PROTECTION) {
+        return;
+    }
     for (name, value) in &SECURITY {
         if let header::Entry::Vacant(place) = headers.entry(name) {
             place.insert(value.clone());
         }
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/headers.rs"]
+mod tests;
