@@ -1,6 +1,8 @@
-//! Results of cryptographic operations: frozen objects that hold Python `bytes`.
+//! Results of cryptographic operations: frozen objects whose bytes become Python `bytes` when they are first read.
 
-use kms_lib::{KeyId, KeyType};
+use std::sync::{Mutex, PoisonError};
+
+use kms_lib::{KeyId, KeyType, Zeroizing};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use pyo3::{PyClass, PyClassInitializer, ffi};
@@ -52,6 +54,35 @@ fn untracked<T: PyClass + Into<PyClassInitializer<T>>>(py: Python<'_>, made: T) 
     Ok(made.into_any())
 }
 
+/// The bytes of a result. They become a Python object when the program first reads them: a batch makes half as many
+/// objects, and a plaintext that is never read is wiped.
+struct Late<B>(Mutex<State<B>>);
+
+enum State<B> {
+    Ours(B),
+    Python(Py<PyBytes>),
+}
+
+impl<B: AsRef<[u8]>> Late<B> {
+    fn new(bytes: B) -> Self {
+        Self(Mutex::new(State::Ours(bytes)))
+    }
+
+    /// The Python object, the same one every time.
+    fn get(&self, py: Python<'_>) -> Py<PyBytes> {
+        // No thread waits here: this one holds the GIL as long as it holds the lock.
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*state {
+            State::Python(made) => made.clone_ref(py),
+            State::Ours(ours) => {
+                let made = bytes(py, ours.as_ref());
+                *state = State::Python(made.clone_ref(py));
+                made
+            }
+        }
+    }
+}
+
 /// Defines a result class: the key, version and receipt of an operation, and its specific fields.
 macro_rules! operation {
     ($(#[$doc:meta])* $name:ident { $($field:ident: $kind:ty,)* } $($rest:item)*) => {
@@ -91,7 +122,7 @@ macro_rules! operation {
 
 operation! {
     /// The result of an encryption: the ciphertext, its key and version.
-    Encrypted { ciphertext: Py<PyBytes>, key_type: KeyType, }
+    Encrypted { ciphertext: Late<Vec<u8>>, key_type: KeyType, }
 }
 
 #[pymethods]
@@ -99,7 +130,7 @@ impl Encrypted {
     /// The ciphertext. It names its key and version.
     #[getter]
     fn ciphertext(&self, py: Python<'_>) -> Py<PyBytes> {
-        self.ciphertext.clone_ref(py)
+        self.ciphertext.get(py)
     }
     /// The type of the key.
     #[getter]
@@ -115,7 +146,7 @@ impl Encrypted {
             key: done.key,
             version: done.version,
             receipt: done.receipt,
-            ciphertext: bytes(py, &done.ciphertext),
+            ciphertext: Late::new(done.ciphertext),
             key_type: done.key_type,
         };
         untracked(py, made)
@@ -125,7 +156,7 @@ impl Encrypted {
 operation! {
     /// The result of a decryption: the plaintext, its key and version. ``bytes`` cannot be wiped: see
     /// ``Session.decrypt_into``.
-    Decrypted { plaintext: Py<PyBytes>, }
+    Decrypted { plaintext: Late<Zeroizing<Vec<u8>>>, }
 }
 
 #[pymethods]
@@ -133,14 +164,14 @@ impl Decrypted {
     /// The plaintext; ``repr`` does not show it.
     #[getter]
     fn plaintext(&self, py: Python<'_>) -> Py<PyBytes> {
-        self.plaintext.clone_ref(py)
+        self.plaintext.get(py)
     }
 }
 
 impl Decrypted {
     /// Creates the Python object for a result.
     pub fn object(py: Python<'_>, done: kms_lib::Decrypted) -> PyResult<Py<PyAny>> {
-        let plaintext = bytes(py, &done.plaintext);
+        let plaintext = Late::new(done.plaintext);
         let made = Self { key: done.key, version: done.version, receipt: done.receipt, plaintext };
         untracked(py, made)
     }
@@ -173,7 +204,7 @@ impl Written {
 
 operation! {
     /// The result of signing: the signature, its key and version.
-    Signature { signature: Py<PyBytes>, }
+    Signature { signature: Late<Vec<u8>>, }
 }
 
 #[pymethods]
@@ -181,14 +212,14 @@ impl Signature {
     /// The signature.
     #[getter]
     fn signature(&self, py: Python<'_>) -> Py<PyBytes> {
-        self.signature.clone_ref(py)
+        self.signature.get(py)
     }
 }
 
 impl Signature {
     /// Creates the Python object for a result.
     pub fn object(py: Python<'_>, done: kms_lib::Signature) -> PyResult<Py<PyAny>> {
-        let signature = bytes(py, &done.signature);
+        let signature = Late::new(done.signature);
         let made = Self { key: done.key, version: done.version, receipt: done.receipt, signature };
         untracked(py, made)
     }
@@ -222,7 +253,7 @@ impl Verification {
 
 operation! {
     /// The result of a re-encryption: the new ciphertext, its key and version, and those of the old ciphertext.
-    Reencrypted { ciphertext: Py<PyBytes>, source_key: KeyId, source_version: u32, }
+    Reencrypted { ciphertext: Late<Vec<u8>>, source_key: KeyId, source_version: u32, }
 }
 
 #[pymethods]
@@ -230,7 +261,7 @@ impl Reencrypted {
     /// The new ciphertext.
     #[getter]
     fn ciphertext(&self, py: Python<'_>) -> Py<PyBytes> {
-        self.ciphertext.clone_ref(py)
+        self.ciphertext.get(py)
     }
     /// The id of the key of the old ciphertext.
     #[getter]
@@ -251,7 +282,7 @@ impl Reencrypted {
             key: done.encrypted.key,
             version: done.encrypted.version,
             receipt: done.encrypted.receipt,
-            ciphertext: bytes(py, &done.encrypted.ciphertext),
+            ciphertext: Late::new(done.encrypted.ciphertext),
             source_key: done.source_key,
             source_version: done.source_version,
         };

@@ -4,6 +4,7 @@ mod audit;
 mod batch;
 mod crypto;
 mod import;
+mod items;
 mod keys;
 mod rights;
 mod root_keys;

@@ -147,3 +147,19 @@ def test_a_batch_keeps_the_buffers_of_its_items_alive(alice: Session) -> None:
         assert item.plaintext == bytes([number]) * 3_000
     with pytest.raises(BufferError):
         alice.encrypt_batch([EncryptItem("users", memoryview(bytes(8))[::2])])
+
+
+def test_a_batch_keeps_copies_of_writable_buffers(alice: Session) -> None:
+    # Only the generator refers to the buffers, so each of them is freed while the next item is read.
+    plaintexts = [bytes([number % 251]) * (number * 7) for number in range(500)]
+    sealed = alice.encrypt_batch(EncryptItem("users", bytearray(plaintext)) for plaintext in plaintexts)
+
+    def items() -> Iterator[DecryptItem]:
+        for item in sealed:
+            assert isinstance(item, mini_kms.Encrypted)
+            parts = mini_kms.Ciphertext(item.ciphertext)
+            iv, tag = bytearray(parts.iv), bytearray(parts.auth_tag)
+            yield DecryptItem(bytearray(item.ciphertext), key="users", version=1, iv=iv, auth_tag=tag)
+
+    opened = alice.decrypt_batch(items())
+    assert [item.plaintext for item in opened if isinstance(item, mini_kms.Decrypted)] == plaintexts

@@ -229,6 +229,7 @@ def test_results_are_frozen_and_hide_plaintext(alice: Session) -> None:
     assert "secret" not in repr(opened)
     with pytest.raises(AttributeError):
         opened.version = 2  # type: ignore[misc]
+    assert opened.plaintext is opened.plaintext
     assert opened.receipt == opened.receipt
     assert len({opened.receipt, opened.receipt}) == 1
 

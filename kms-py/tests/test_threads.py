@@ -117,6 +117,22 @@ def test_a_stream_belongs_to_one_thread_at_a_time(url: str) -> None:
         stream.finish()
 
 
+def test_results_are_shared(url: str) -> None:
+    with Kms.open(url, root_key=ROOT_KEY, audit_ack="queued") as kms:
+        alice = kms.session("alice", "admin")
+        alice.create_key("users")
+        sealed = alice.encrypt_batch([EncryptItem("users", b"secret")] * 1_000)
+        read = list[list[bytes]]()
+
+        def work(_: int) -> None:
+            read.append([item.ciphertext for item in sealed if isinstance(item, mini_kms.Encrypted)])
+
+        together(4, work)
+        assert all(a is b for a, b in zip(read[0], read[-1], strict=True)), "every thread gets the same bytes"
+        opened = alice.decrypt_batch([mini_kms.DecryptItem(ciphertext) for ciphertext in read[0]])
+        assert {item.plaintext for item in opened if isinstance(item, mini_kms.Decrypted)} == {b"secret"}
+
+
 def test_a_data_key_is_shared(url: str) -> None:
     with Kms.open(url, root_key=ROOT_KEY) as kms:
         alice = kms.session("alice", "admin")

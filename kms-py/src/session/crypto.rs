@@ -14,50 +14,28 @@ use crate::results::{Decrypted, Encrypted, Reencrypted, Signature, Verification,
 use crate::stream::{StreamDecryptor, StreamEncryptor};
 
 /// The context of a decryption, and the properties that the ciphertext must have.
-pub struct Expected {
-    /// The context that was authenticated with the ciphertext.
-    pub context: Context,
-    /// The key it must have been encrypted with.
-    pub key: Option<kms_lib::KeyRef>,
-    /// The version it must have been encrypted with.
-    pub version: Option<u32>,
-    /// Properties that few callers ask for. Batches move many of these structs, so they are kept small.
-    pub rare: Option<Box<Rare>>,
-}
-
-/// The properties that few callers ask for.
 #[derive(Default)]
-pub struct Rare {
-    /// The nonce that the ciphertext must contain.
-    pub iv: Option<Input>,
-    /// The authentication tag that it must contain.
-    pub auth_tag: Option<Input>,
-    /// The version whose public key made it, if it is raw RSA-OAEP.
-    pub oaep_version: Option<u32>,
-    /// The additional data of a ciphertext of Mini KMS on Node, as JSON text.
-    pub imported_aad: Option<String>,
-    /// Whether it is a ciphertext of Mini KMS on Node.
-    pub is_imported: bool,
+struct Expected {
+    context: Context,
+    key: Option<kms_lib::KeyRef>,
+    version: Option<u32>,
+    iv: Option<Input>,
+    auth_tag: Option<Input>,
 }
 
 impl Expected {
     fn new(context: Option<ContextArgument>, key: Option<Key>, version: Option<u32>) -> Self {
         let context = context.map(|it| it.0).unwrap_or_default();
-        Self { context, key: key.map(|it| it.0), version, rare: None }
+        Self { context, key: key.map(|it| it.0), version, ..Self::default() }
     }
 
     /// Converts the request to the type of the library, once: the context and the key are moved.
-    pub fn item<'a>(&'a mut self, ciphertext: &'a [u8]) -> DecryptItem<'a> {
+    fn item<'a>(&'a mut self, ciphertext: &'a [u8]) -> DecryptItem<'a> {
         let mut item = DecryptItem::new(ciphertext, std::mem::take(&mut self.context));
         item.key = self.key.take();
         item.version = self.version;
-        if let Some(rare) = &self.rare {
-            item.iv = rare.iv.as_deref();
-            item.auth_tag = rare.auth_tag.as_deref();
-            item.oaep_version = rare.oaep_version;
-            item.imported_aad = rare.imported_aad.as_deref();
-            item.is_imported = rare.is_imported;
-        }
+        item.iv = self.iv.as_deref();
+        item.auth_tag = self.auth_tag.as_deref();
         item
     }
 }
@@ -151,11 +129,8 @@ impl Session {
         auth_tag: Option<&Bound<'py, PyAny>>,
     ) -> Outcome<Bound<'py, PyAny>> {
         let mut expected = Expected::new(context, key, version);
-        if iv.is_some() || auth_tag.is_some() {
-            let iv = iv.map(|iv| Input::copy(iv, "iv")).transpose()?;
-            let auth_tag = auth_tag.map(|tag| Input::copy(tag, "auth_tag")).transpose()?;
-            expected.rare = Some(Box::new(Rare { iv, auth_tag, ..Rare::default() }));
-        }
+        expected.iv = iv.map(|iv| self.input(iv, "iv")).transpose()?;
+        expected.auth_tag = auth_tag.map(|tag| self.input(tag, "auth_tag")).transpose()?;
         self.decrypt_expected(py, self.input(ciphertext, "ciphertext")?, expected, Decrypted::object)
     }
     /// Like ``decrypt``, but writes to a buffer of the caller, which must have at least
