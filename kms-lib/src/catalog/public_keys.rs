@@ -1,8 +1,8 @@
 //! Public keys of RSA versions, ready for use. They are not secret, so verifying a signature needs no root key.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use moka::future::Cache;
+use hashlink::LruCache;
 use sha2::{Digest, Sha256};
 
 use crate::crypto::provider::{Provider, RsaPublic};
@@ -23,7 +23,7 @@ pub struct PublicKeys {
     workers: Workers,
     /// The turns in which principals load keys.
     turns: Fair,
-    ready: Cache<[u8; 32], PublicKey>,
+    ready: Mutex<LruCache<[u8; 32], PublicKey>>,
 }
 
 impl PublicKeys {
@@ -34,7 +34,12 @@ impl PublicKeys {
         (workers, turns): (Workers, Fair),
         size: u64,
     ) -> Self {
-        Self { store, provider, workers, turns, ready: Cache::builder().max_capacity(size).build() }
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        Self { store, provider, workers, turns, ready: Mutex::new(LruCache::new(size)) }
+    }
+
+    fn ready(&self) -> MutexGuard<'_, LruCache<[u8; 32], PublicKey>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The public keys of these versions of one key, in the same order. Keys that are not cached are read together and
@@ -42,7 +47,7 @@ impl PublicKeys {
     pub async fn of(&self, versions: &[&KeyVersion], principal: &str) -> Result<Vec<PublicKey>> {
         let mut found: Vec<Option<PublicKey>> = Vec::with_capacity(versions.len());
         for version in versions {
-            found.push(self.ready.get(&digest(version)?).await);
+            found.push(self.ready().get(&digest(version)?).cloned());
         }
         let missing: Vec<&KeyVersion> =
             versions.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(version, _)| *version).collect();
@@ -73,7 +78,7 @@ impl PublicKeys {
             let read = move || pems.iter().map(|pem| provider.rsa_public(pem).map(PublicKey::from)).collect();
             let loaded: Vec<PublicKey> = self.workers.run(principal, Length::Short, read).await?;
             for (version, key) in versions.iter().zip(&loaded) {
-                self.ready.insert(digest(version)?, Arc::clone(key)).await;
+                self.ready().insert(digest(version)?, Arc::clone(key));
             }
             Ok(loaded)
         })
