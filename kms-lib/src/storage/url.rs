@@ -323,7 +323,7 @@ mod tests {
             ("postgres://db/kms?socket=/tmp", "postgres", "the socket's folder"),
             ("postgres://db/kms?channel_binding=require", "postgres", "channel_binding=require is not supported"),
             ("postgres://db/kms?channel_binding=yes", "postgres", "disable or prefer"),
-            ("postgres://db/kms?target_session_attrs=standby", "postgres", "the service must write"),
+            ("postgres://db/kms?target_session_attrs=standby", "postgres", "the service writes"),
             ("postgres://db/kms?connect_timeout=0", "postgres", "between 1 and 300"),
             ("postgres://db/kms?connect_timeout=x", "postgres", "between 1 and 300"),
             ("mysql://db/kms?application_name=x", "mysql", "application_name is not supported"),
