@@ -215,3 +215,49 @@ fn configured(config: &Config) -> Result<Vec<RootKeySource>> {
     let sources = config.root_keys();
     if sources.is_empty() { Err(no_key()) } else { Ok(sources) }
 }
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use tokio::runtime::Builder;
+
+    use super::open;
+    use crate::session::{NewKey, Session};
+    use crate::types::actor::{Actor, Role};
+    use crate::{Config, Context};
+
+    /// Opens a store, creates keys, and opens it again after openings that were given up.
+    async fn open_again(file: &std::path::Path) {
+        let config = Config::new(format!("sqlite:{}", file.display())).root_key_bytes([7; 32]);
+        let shared = open(config.clone()).await.unwrap();
+        let session = Session::new(shared.clone(), Actor::new("alice", Role::Admin).unwrap());
+        for n in 0..20 {
+            session.create_key(NewKey::aes(format!("k{n}"))).await.unwrap();
+        }
+        shared.ledger.close(Duration::from_secs(30)).await.unwrap();
+        shared.store.close().await.unwrap();
+        for micros in (0..8_000).step_by(400) {
+            if let Ok(opened) = tokio::time::timeout(Duration::from_micros(micros), open(config.clone())).await {
+                opened.unwrap().store.close().await.unwrap();
+            }
+        }
+        let shared = open(config).await.unwrap();
+        assert_eq!(shared.catalog.snapshot().key_count(), 20);
+        let session = Session::new(shared, Actor::new("alice", Role::Admin).unwrap());
+        session.encrypt("k7", b"x", &Context::new()).await.unwrap();
+    }
+
+    /// A runtime with one thread for blocking work is enough to load a store: that thread reads and checks the rows.
+    #[test]
+    fn a_store_opens_with_one_thread_for_blocking_work() {
+        let folder = tempfile::tempdir().unwrap();
+        for (mut runtime, name) in
+            [(Builder::new_current_thread(), "one.db"), (Builder::new_multi_thread(), "several.db")]
+        {
+            let runtime = runtime.worker_threads(1).max_blocking_threads(1).enable_all().build().unwrap();
+            runtime.block_on(open_again(&folder.path().join(name)));
+        }
+    }
+}
