@@ -1,6 +1,7 @@
 //! Descriptions of routes, for `/openapi.json` and for the limits of their requests.
 
 use axum::http::Method;
+use kms_lib::limits::PAGE_LIMIT;
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -125,7 +126,7 @@ impl Doc {
     pub fn lists<T: ToSchema>(mut self) -> Self {
         self.answer = Answer::List(Model::of::<T>());
         self.kind.is_list = true;
-        let limit = serde_json::json!({"type": "integer", "minimum": 1, "maximum": 1000});
+        let limit = serde_json::json!({"type": "integer", "minimum": 1, "maximum": PAGE_LIMIT});
         self.query("limit", "Maximum number of entries in the page.", limit)
     }
     /// Sets a response with another content type.
