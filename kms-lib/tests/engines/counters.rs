@@ -112,8 +112,8 @@ async fn hours_stay_apart_on_the_way_to_the_tables() {
     let session = admin(&kms);
     session.create_key(NewKey::aes("k")).await.unwrap();
     let last_day = async || session.metrics().await.unwrap().usage.encryptions_last24h;
-    // Ten minutes before an hour ends, and ten minutes after it.
-    place.pass_seconds((HOUR - place.now().micros() % HOUR) / 1_000_000 - 600);
+    // Ten minutes before the next hour ends, and ten minutes after it.
+    place.pass_seconds((HOUR - place.now().micros() % HOUR) / 1_000_000 + 3_000);
     let first = place.now().micros() / HOUR;
     encrypt(&session, "k", 3).await;
     place.pass_seconds(1_200);

@@ -159,7 +159,7 @@ async fn a_revocation_after_an_interrupted_finalization_is_imported() {
         assert!(report.is_complete() && report.keys.withdrawn == 1 && report.keys.updated >= 2, "{report:?}");
         let missing = report.findings.iter().filter(|it| it.kind == ImportFindingKind::KeyMissing);
         assert_eq!(missing.map(|it| it.id.clone()).collect::<Vec<_>>(), [id(gone)]);
-        let told = report.findings.iter().any(|it| it.text.contains("cut off"));
+        let told = report.findings.iter().any(|it| it.text.contains("was interrupted while"));
         assert_ne!(told, is_held, "{report:?}");
         assert_eq!(session.get_key(&*id(revoked)).await.unwrap().state, KeyState::Revoked);
         assert_eq!(session.get_key(&*id(disabled)).await.unwrap().state, KeyState::Disabled);
