@@ -159,6 +159,9 @@ impl Catalog {
                 }
                 _ => Loaded::Changes(Delta::read(connection, &seals, known).await?),
             };
+            if self.store.is_cluster() {
+                still_at(connection, &head).await?;
+            }
             let mut snapshot = self.snapshot_mut();
             if self.seals().number() != seals.number() {
                 return Ok(false);
@@ -242,6 +245,16 @@ impl Catalog {
             self.envelope.set_generations(snapshot.root_keys().cloned().collect());
         }
         snapshot.advance(revision);
+    }
+}
+
+/// Fails unless the transaction still sees this head. On a Galera cluster, a commit of another database node can abort
+/// a transaction although it has the head lock, and the statement that runs then may still return rows of that commit.
+/// Only the next statement fails, so rows must not be judged by the head before it.
+async fn still_at(connection: &mut dyn Connection, head: &Head) -> Result<()> {
+    match head::read(connection).await? {
+        Some(now) if now.is_at(head) => Ok(()),
+        _ => Err(Error::new(ErrorCode::StoreContended, "rows changed while they were read; retry later")),
     }
 }
 
