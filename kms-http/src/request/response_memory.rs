@@ -55,7 +55,7 @@ impl Drop for Piece {
 
 /// Reserves memory for a response, by resizing the reservation of the request if there is one. If memory is short, a
 /// list is refused, because nothing but reading was done. Other responses are sent regardless, from all free memory,
-/// because the operation was performed; large ones have their memory already ([`Room::grow_for_response`]). The
+/// because the operation was performed; large ones have their memory already ([`Room::claim_for_response`]). The
 /// reservation becomes an extension of the response, for [`guard`]; a reservation that the response already carries is
 /// kept.
 pub fn hold(
