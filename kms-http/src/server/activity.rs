@@ -264,7 +264,7 @@ impl Evict for Closing {
 pub struct Pause(Arc<Activity>);
 
 impl Pause {
-    /// Pauses reading.
+    /// Creates a pause of reading from the connection with this activity.
     pub fn new(activity: &Arc<Activity>) -> Self {
         activity.is_paused.store(true, Ordering::SeqCst);
         Self(Arc::clone(activity))

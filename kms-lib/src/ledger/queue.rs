@@ -49,7 +49,7 @@ pub enum Taken {
     Batch,
     /// Only rotations wait, which are held back for at most [`HOLD`].
     Held,
-    /// Nothing waits.
+    /// The queue is open, and no submission waits.
     Nothing,
     /// The queue is closed and empty.
     Closed,

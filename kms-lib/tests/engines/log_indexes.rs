@@ -1,5 +1,5 @@
-//! Tests of the indexes of the log, which are tables of our own: verification, backups and lists detect missing entries,
-//! and altered ones stop no commit.
+//! Tests of the indexes of the log, which are tables of our own: verification, backups and lists detect missing
+//! entries, and altered ones stop no commit.
 
 use super::schema::prepared;
 use crate::common::{Place, actor, admin, code};

@@ -374,7 +374,8 @@ async fn flipped_bits_are_found() {
     let size: i64 = sqlx::query_scalar("PRAGMA page_size").fetch_one(&mut raw).await.unwrap();
     let size = usize::try_from(size).unwrap();
     let sql = "SELECT d.pageno FROM dbstat d JOIN sqlite_schema s ON s.name = d.name
-               WHERE s.tbl_name IN ('audit_logs', 'audit_head', 'audit_actors', 'audit_keys', 'keys', 'key_versions', 'grants')";
+               WHERE s.tbl_name IN ('audit_logs', 'audit_head', 'audit_actors', 'audit_keys', 'keys',
+                                  'key_versions', 'grants')";
     let pages = sqlx::query(sql).fetch_all(&mut raw).await.unwrap();
     raw.close().await.unwrap();
     let good = std::fs::read(place.file()).unwrap();

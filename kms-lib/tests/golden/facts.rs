@@ -26,11 +26,11 @@ pub struct Facts {
     pub described: Value,
     /// Ciphertexts of messages and data keys.
     pub ciphertexts: Vec<Ciphertext>,
-    /// Streams.
+    /// Encrypted streams, and the lengths of their plaintexts.
     pub streams: Vec<Stream>,
-    /// Signatures.
+    /// Signatures that must be valid.
     pub signatures: Vec<Signed>,
-    /// Access tokens.
+    /// Access tokens, and whether each still authenticates its principal.
     pub tokens: Vec<Token>,
     /// Decisions about encryptions by principals that are not admins.
     pub decisions: Vec<Decision>,

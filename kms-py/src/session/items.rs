@@ -56,7 +56,7 @@ impl<'a, 'py> Parts<'a, 'py> {
         self.get(index).ok_or_else(|| wrong_type(format!("an item of the batch has no {what}")))
     }
 
-    /// A key.
+    /// The reference to a key at this index of the item; the item must have it.
     pub fn key(&self, index: usize) -> Outcome<KeyRef> {
         Ok(self.needed(index, "key")?.extract::<Key>()?.0)
     }

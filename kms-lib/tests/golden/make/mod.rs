@@ -126,8 +126,8 @@ impl Maker {
         assert!(std::fs::metadata(log).map_or(0, |file| file.len()) == 0, "a part of the store is in another file");
     }
 
-    /// The log as `kms-http audit export` writes it: records, the checkpoints at which the signing key was replaced, and
-    /// the checkpoint of the whole log.
+    /// The log as `kms-http audit export` writes it: records, the checkpoints at which the signing key was replaced,
+    /// and the checkpoint of the whole log.
     async fn export(&mut self) -> String {
         let mut lines = Vec::new();
         let records = whole_log(&self.session).await;

@@ -1,5 +1,5 @@
-//! A store with grants and access tokens of every kind: conditional, delegated, withdrawn, expired and removed ones. And
-//! one with a quarantined row.
+//! A store with grants and access tokens of every kind (conditional, delegated, withdrawn, expired and removed ones),
+//! and a store with a quarantined row.
 
 use kms_lib::{Conditions, Context, GrantId, NewGrant, NewKey, NewToken, Permission, Role};
 
