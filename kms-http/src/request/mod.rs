@@ -5,6 +5,7 @@ pub mod body;
 mod claims;
 pub mod fair_queue;
 mod greed;
+pub mod head;
 pub mod headers;
 pub mod linger;
 pub mod memory;

@@ -21,6 +21,7 @@ use super::activity::{Activity, Counted, Pause};
 use super::exchange::{Exchange, Streams};
 use crate::api::App;
 use crate::error::ApiError;
+use crate::request::head::detach;
 use crate::request::headers::secure;
 use crate::request::linger::Lingering;
 use crate::request::memory::{Evict, REFUSAL, Room, STREAM};
@@ -65,7 +66,10 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         };
         let (room, admitted) = self.room(&request, &context);
         context.room.clone_from(&room);
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        if self.streams.is_none() {
+            detach(&mut parts);
+        }
         let body = Body::new(Lingering::new(body, &parts.headers, || self.arriving()));
         let request = Request::from_parts(parts, body);
         let (app, router, activity) = (Arc::clone(&self.app), self.router.clone(), Arc::clone(&self.activity));

@@ -127,8 +127,9 @@ trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
 }
 
 impl Socket for TcpStream {
-    fn readable(&self) -> impl Future<Output = std::io::Result<()>> + Send {
-        TcpStream::readable(self)
+    async fn readable(&self) -> std::io::Result<()> {
+        // Only looking tells: tokio assumes that a connection which was just accepted is readable.
+        self.peek(&mut [0]).await.map(|_| ())
     }
 }
 
