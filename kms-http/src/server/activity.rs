@@ -133,14 +133,19 @@ impl Activity {
         self.is_blocked.store(is_blocked, Ordering::Relaxed);
     }
 
+    /// Whether nothing is read from the socket for now.
+    pub fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::SeqCst)
+    }
+
     /// Ready while the socket may be read; otherwise the task is woken later.
     pub fn poll_unpaused(&self, context: &mut Context<'_>) -> Poll<()> {
-        if !self.is_paused.load(Ordering::SeqCst) {
+        if !self.is_paused() {
             return Poll::Ready(());
         }
         self.reader.register(context.waker());
         // The pause may have ended in between.
-        if self.is_paused.load(Ordering::SeqCst) { Poll::Pending } else { Poll::Ready(()) }
+        if self.is_paused() { Poll::Pending } else { Poll::Ready(()) }
     }
 
     /// Signals that the connection must close immediately.

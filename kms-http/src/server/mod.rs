@@ -39,7 +39,7 @@ use activity::Activity;
 use connections::{Connection, Connections};
 use exchange::Streams;
 use handle::Handler;
-use stream::Stream;
+use stream::{Ends, Stream};
 
 /// Maximum size of a request's head in bytes.
 const HEAD: usize = 32 * 1024;
@@ -121,7 +121,7 @@ fn handshakes() -> Option<Runtime> {
 }
 
 /// A connection's socket, over TCP or Unix.
-trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
+trait Socket: AsyncRead + AsyncWrite + Ends + Unpin + Send + Sync + 'static {
     /// Waits until data has arrived.
     fn readable(&self) -> impl Future<Output = std::io::Result<()>> + Send;
 }

@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
+use tokio_rustls::server::TlsStream;
 use zeroize::Zeroize;
 
 use super::activity::{Activity, Frames};
@@ -30,6 +33,32 @@ const AHEAD: usize = 512;
 /// before there is memory for the body.
 const WITH_HEAD: usize = 4 * 1024;
 
+/// A socket that knows whether its caller has closed the sending side, whatever has arrived before and was not read yet.
+pub trait Ends {
+    /// Whether the caller has closed its sending side.
+    fn has_ended(&self) -> bool;
+}
+
+impl Ends for TcpStream {
+    fn has_ended(&self) -> bool {
+        let ready = self.ready(Interest::READABLE).now_or_never();
+        ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
+    }
+}
+
+impl Ends for UnixStream {
+    fn has_ended(&self) -> bool {
+        let ready = self.ready(Interest::READABLE).now_or_never();
+        ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
+    }
+}
+
+impl<S: Ends> Ends for TlsStream<S> {
+    fn has_ended(&self) -> bool {
+        self.get_ref().0.has_ended()
+    }
+}
+
 /// A connection's socket with progress and memory accounting.
 pub struct Stream<S> {
     inner: S,
@@ -38,6 +67,8 @@ pub struct Stream<S> {
     /// In HTTP/1.1, the end of the stream is reported late while a request is in process; in HTTP/2 it ends everything.
     is_http2: bool,
     ended: Option<Pin<Box<Sleep>>>,
+    /// Set while a body waits and is not read: when to look next whether the caller has ended its side.
+    look: Option<Pin<Box<Sleep>>>,
     /// Set while reading is paused because no memory is left for HTTP/2 frames.
     paused: Option<Pin<Box<Sleep>>>,
     /// Number of bytes that were read from an HTTP/2 connection since other tasks had a turn.
@@ -47,7 +78,7 @@ pub struct Stream<S> {
 impl<S> Stream<S> {
     /// Wraps a socket; progress goes to `activity`, large heads are counted in `memory`.
     pub fn new(inner: S, activity: Arc<Activity>, memory: Arc<RequestMemory>, is_http2: bool) -> Self {
-        Self { inner, activity, memory, is_http2, ended: None, paused: None, in_a_row: 0 }
+        Self { inner, activity, memory, is_http2, ended: None, look: None, paused: None, in_a_row: 0 }
     }
 
     /// Ready when the end of the stream may be reported; otherwise the task is woken later.
@@ -116,6 +147,28 @@ impl<S> Stream<S> {
     }
 }
 
+impl<S: Ends> Stream<S> {
+    /// Fails if the caller of a body that waits, and is not read meanwhile, has ended its side a while ago. The end
+    /// comes after the part of the body that has arrived, so it is not found by reading. hyper flushes whenever it polls
+    /// a connection, but does not read while a part of a body waits for the request's task.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if !self.activity.is_paused() {
+            self.look = None;
+            return Ok(());
+        }
+        loop {
+            let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(PATIENCE)));
+            if look.as_mut().poll(context).is_pending() {
+                return Ok(());
+            }
+            if self.inner.has_ended() && self.activity.silent() >= PATIENCE {
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the caller has ended the connection"));
+            }
+            self.look = None;
+        }
+    }
+}
+
 impl<S: AsyncRead + Unpin> Stream<S> {
     /// Reads at most `MOST` bytes; whatever else has arrived stays in the socket.
     fn poll_read_part<const MOST: usize>(
@@ -179,7 +232,7 @@ impl<S> Stream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+impl<S: AsyncWrite + Ends + Unpin> AsyncWrite for Stream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let sent = Pin::new(&mut self.inner).poll_write(context, bytes);
         self.sent_bytes(sent)
@@ -196,6 +249,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         self.inner.is_write_vectored()
     }
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_gone(context)?;
         let sent = Pin::new(&mut self.inner).poll_flush(context);
         self.sent(sent)
     }
