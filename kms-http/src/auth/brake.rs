@@ -1,12 +1,11 @@
-//! Limits rejected credentials per network, and remembers accepted ones.
+//! Limits rejected credentials per network.
 //!
 //! Verifying the signature of a JWT costs more than other checks, so beyond its network's limit, which only failed
-//! verifications use up, a JWT that was not seen before waits for a turn (`paced.rs`). Cheap checks are always made:
+//! verifications use up, a JWT that was not verified before waits for a slow turn (`paced.rs`). Cheap checks are always made:
 //! tokens of this service, and the claims of a JWT. They have a limit of their own. A caller with a good credential is
 //! therefore served whatever other callers at its address send.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,17 +16,12 @@ use crate::request::owner::Owner;
 const BURST: Duration = Duration::from_secs(5);
 /// Number of networks from which those without recent failures are removed.
 const SWEEP: usize = 10_000;
-/// Minimum number of accepted credentials that are remembered; the maximum is twice this.
-const KNOWN: usize = 8_192;
-
-/// The limits of all networks and the accepted credentials.
+/// The limits of all networks.
 pub struct Brake {
     /// Credentials that were rejected by a cheap check.
     pub cheap: Failures,
-    /// JWTs that were not seen before and whose verification failed or is not finished.
+    /// JWTs that were not verified before and whose verification failed or is not finished.
     pub signatures: Failures,
-    known: Mutex<Known>,
-    hasher: RandomState,
 }
 
 /// The failures of each network, limited by rate (GCRA).
@@ -45,40 +39,10 @@ struct Counted {
     sweep: usize,
 }
 
-/// Hashes of accepted credentials, in two generations: when the newer one is full, it replaces the older one. They only
-/// decide whether a JWT may be verified without being counted, so a collision is harmless.
-#[derive(Default)]
-struct Known {
-    newer: HashSet<u64>,
-    older: HashSet<u64>,
-}
-
 impl Brake {
     /// Allows `per_second` rejected credentials of each kind per second and network; 0 means no limit.
     pub fn new(per_second: u32) -> Self {
-        Self {
-            cheap: Failures::new(per_second),
-            signatures: Failures::new(per_second),
-            known: Mutex::default(),
-            hasher: RandomState::new(),
-        }
-    }
-
-    /// Whether a credential was accepted recently.
-    pub fn is_known(&self, credential: &str) -> bool {
-        let hash = self.hasher.hash_one(credential);
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.newer.contains(&hash) || known.older.contains(&hash)
-    }
-
-    /// Remembers an accepted credential.
-    pub fn remember(&self, credential: &str) {
-        let hash = self.hasher.hash_one(credential);
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.newer.insert(hash) && known.newer.len() > KNOWN {
-            known.older = std::mem::take(&mut known.newer);
-            known.newer.insert(hash);
-        }
+        Self { cheap: Failures::new(per_second), signatures: Failures::new(per_second) }
     }
 }
 

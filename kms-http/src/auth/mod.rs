@@ -22,11 +22,12 @@ use axum::http::{HeaderMap, StatusCode};
 use ipnet::IpNet;
 use kms_lib::internals::Outage;
 use kms_lib::{Actor, Kms, Result, Role};
+use zeroize::Zeroizing;
 
 use self::brake::Brake;
 use self::mtls::MtlsMapper;
 use self::oidc::OidcVerifier;
-use self::paced::Paced;
+use self::paced::{Pace, Paced};
 use self::principals::Principals;
 use crate::error::ApiError;
 use crate::request::headers::single;
@@ -136,6 +137,9 @@ impl Authenticator {
         match &self.oidc {
             // A JWT has dots between its parts; an access token has none.
             Some(oidc) if !self.takes_tokens || secret.contains('.') => {
+                if let Some((principal, role)) = oidc.recall(secret).await {
+                    return self.own(AuthMethod::Oidc, recognized(Ok((principal.to_string(), role)))?);
+                }
                 known(oidc.check_claims(secret))?;
                 self.by_jwt(oidc, secret, attempt).await
             }
@@ -144,8 +148,8 @@ impl Authenticator {
         }
     }
 
-    /// Verifies a JWT with plausible claims. A network that exceeds its limit of rejected ones is refused only if this
-    /// one is rejected too, and waits for its turn before.
+    /// Verifies a JWT with plausible claims, in its turn. A network that exceeds its limit of rejected ones is refused
+    /// only if this one is rejected too.
     async fn by_jwt(
         &self,
         oidc: &OidcVerifier,
@@ -153,15 +157,14 @@ impl Authenticator {
         attempt: &mut Attempt,
     ) -> std::result::Result<Actor, ApiError> {
         // Counted before the result is known, so that the verifications in progress are limited too.
-        let counted = match self.brake.is_known(secret) {
-            true => Ok(()),
-            false => self.brake.signatures.count(&attempt.network).map(|()| attempt.is_counted = true),
-        };
+        let counted = self.brake.signatures.count(&attempt.network);
+        attempt.is_counted = counted.is_ok();
+        let pace = if counted.is_ok() { Pace::Free } else { Pace::Slow };
         let found = match known(oidc.key_of(secret).await) {
-            Ok(key) if counted.is_ok() => recognized(oidc.verify(secret, &key)),
             Ok(key) => {
-                let verify = || recognized(oidc.verify(secret, &key));
-                self.paced.run(&attempt.network, attempt.connection, verify).await?
+                let (oidc, secret) = (oidc.clone(), Zeroizing::new(secret.to_owned()));
+                let verify = move || recognized(oidc.verify(&secret, &key));
+                self.paced.run(&attempt.network, attempt.connection, pace, verify).await?
             }
             Err(error) => Err(error),
         };
@@ -172,9 +175,7 @@ impl Authenticator {
         } else if attempt.is_counted {
             self.brake.signatures.take_back(&attempt.network);
         }
-        let actor = found?;
-        self.brake.remember(secret);
-        Ok(actor)
+        found
     }
 
     /// Checks that the principal belongs to the method that authenticated it, so that two subjects never share a

@@ -22,6 +22,8 @@ fn lazy(issuer: &Issuer) -> OidcSettings {
     OidcSettings { refresh_seconds: 3600, stale_seconds: 3600, retry_seconds: 3600, ..settings(issuer) }
 }
 
+const INVALID: &str = "the token's signature does not verify";
+
 #[track_caller]
 fn unavailable(outcome: Result<(String, kms_lib::Role), AuthError>) {
     let error = outcome.expect_err("authenticated");
@@ -50,6 +52,41 @@ async fn rotated_keys_are_fetched_and_withdrawn_ones_dropped() {
     }
     assert_eq!(refused(eager.authenticate(&old.token(&claims(&issuer))).await), "the issuer has no such key");
     assert_eq!(eager.authenticate(&new.token(&claims(&issuer))).await, alice());
+}
+
+/// Before, the signature of every token was verified with every request.
+#[tokio::test]
+async fn a_verified_token_is_recognized_while_the_issuer_has_its_key() {
+    let (key, other) = (SigningKey::es256("a"), SigningKey::es256("a"));
+    let issuer = Issuer::start(&[&key]).await;
+    let verifier = OidcVerifier::new(eager(&issuer)).unwrap();
+    let token = key.token(&claims(&issuer));
+    assert_eq!(verifier.recall(&token).await, None);
+    assert_eq!(verifier.authenticate(&token).await, alice());
+    assert_eq!(refused(verifier.authenticate(&other.token(&claims(&issuer))).await), INVALID);
+    let recalled = Some(("Alice".into(), kms_lib::Role::App));
+    // The same keys are fetched again and again.
+    let before = issuer.key_requests();
+    while issuer.key_requests() < before + 3 {
+        assert_eq!(verifier.recall(&token).await, recalled);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(verifier.recall(&other.token(&claims(&issuer))).await, None);
+    // Another key of the same name takes its place, and comes back.
+    issuer.publish(&[&other]);
+    while verifier.recall(&token).await == recalled {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(refused(verifier.authenticate(&token).await), INVALID);
+    issuer.publish(&[&key]);
+    while verifier.recall(&token).await.is_none() {
+        tokio::task::yield_now().await;
+    }
+    issuer.publish(&[&SigningKey::es256("b")]);
+    while verifier.recall(&token).await == recalled {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(refused(verifier.authenticate(&token).await), "the issuer has no such key");
 }
 
 #[tokio::test]

@@ -37,16 +37,3 @@ fn networks_without_recent_failures_are_forgotten() {
     assert!((0..3 * SWEEP as u32).all(|n| failures.count(&Owner::at(Some(std::net::IpAddr::V4(n.into())))).is_ok()));
     assert!(failures.state.lock().expect("not poisoned").until.len() <= SWEEP);
 }
-
-#[test]
-fn valid_credentials_are_remembered_within_bounds() {
-    let brake = Brake::new(1);
-    brake.remember("good");
-    assert!(brake.is_known("good") && !brake.is_known("bad"));
-    (0..KNOWN).for_each(|n| brake.remember(&n.to_string()));
-    assert!(brake.is_known("good"), "the credential is forgotten a generation too early");
-    (0..2 * KNOWN).for_each(|n| brake.remember(&format!("other {n}")));
-    assert!(!brake.is_known("good"));
-    let known = brake.known.lock().expect("not poisoned");
-    assert!(known.newer.len() + known.older.len() <= 2 * KNOWN + 2);
-}

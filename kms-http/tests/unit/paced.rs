@@ -10,17 +10,17 @@ fn network(n: u8) -> Owner {
 #[tokio::test]
 async fn connections_take_turns() {
     let paced = Arc::new(Paced::new());
-    let held = paced.turns.enter("first").await.expect("a turn");
+    let held = paced.slow.enter("first").await.expect("a turn");
     let done = Arc::new(Mutex::new(Vec::new()));
     let mut tasks = tokio::task::JoinSet::new();
     for (n, connection) in [1, 1, 1, 1, 2].into_iter().enumerate() {
         let (own, done) = (Arc::clone(&paced), Arc::clone(&done));
         tasks.spawn(async move {
-            let note = || done.lock().expect("not poisoned").push((connection, n));
-            own.run(&network(1), connection, note).await.expect("a turn");
+            let note = move || done.lock().expect("not poisoned").push((connection, n));
+            own.run(&network(1), connection, Pace::Slow, note).await.expect("a turn");
         });
         // Each waits before the next one comes.
-        while paced.turns.load().1 <= n {
+        while paced.slow.load().1 <= n {
             tokio::task::yield_now().await;
         }
     }
@@ -35,10 +35,10 @@ async fn connections_take_turns() {
 async fn verifications_use_a_part_of_the_time() {
     let paced = Paced::new();
     let begun = Instant::now();
-    paced.run(&network(1), 1, || std::thread::sleep(3 * LONGEST)).await.expect("a turn");
+    paced.run(&network(1), 1, Pace::Slow, || std::thread::sleep(3 * LONGEST)).await.expect("a turn");
     let next = *paced.next.lock().expect("not poisoned");
     let after = next.duration_since(begun);
     assert!(after >= SHARE * LONGEST, "{after:?}");
-    paced.run(&network(1), 1, || ()).await.expect("a turn");
+    paced.run(&network(1), 1, Pace::Slow, || ()).await.expect("a turn");
     assert!(*paced.next.lock().expect("not poisoned") >= next);
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 /// Maximum number of keys in a key set; more than any issuer publishes.
 const MOST_KEYS: usize = 128;
@@ -20,17 +21,25 @@ pub(super) fn is_asymmetric(algorithm: Algorithm) -> bool {
 /// The result of looking up a token's key.
 pub(super) enum Lookup {
     /// The key, which fits the token's algorithm.
-    Found(Arc<DecodingKey>),
+    Found(Arc<IssuerKey>),
     /// No key of the issuer matches the token.
     Unknown,
     /// The named key is not for the token's algorithm, or several keys fit a token that names none.
     Unfit(&'static str),
 }
 
+/// A public key of the issuer.
+pub(super) struct IssuerKey {
+    /// The key, for verifying.
+    pub decoding: DecodingKey,
+    /// The SHA-256 digest of its published form. A key that is fetched again has the same.
+    pub digest: [u8; 32],
+}
+
 struct Key {
     id: Option<String>,
     algorithms: Vec<Algorithm>,
-    key: Arc<DecodingKey>,
+    key: Arc<IssuerKey>,
 }
 
 /// The usable keys of one fetched key set.
@@ -83,6 +92,7 @@ impl KeySet {
 }
 
 fn usable_key(value: serde_json::Value) -> Option<Key> {
+    let digest = Sha256::digest(value.to_string()).into();
     let jwk: Jwk = serde_json::from_value(value).ok()?;
     let common = &jwk.common;
     if common.public_key_use.as_ref().is_some_and(|usage| *usage != PublicKeyUse::Signature) {
@@ -98,8 +108,8 @@ fn usable_key(value: serde_json::Value) -> Option<Key> {
     if algorithms.is_empty() {
         return None;
     }
-    let key = DecodingKey::from_jwk(&jwk).ok()?;
-    Some(Key { id: common.key_id.clone(), algorithms, key: Arc::new(key) })
+    let decoding = DecodingKey::from_jwk(&jwk).ok()?;
+    Some(Key { id: common.key_id.clone(), algorithms, key: Arc::new(IssuerKey { decoding, digest }) })
 }
 
 /// The algorithms that a key of this type can verify (RFC 7518, section 3.1; RFC 8037). The cryptography provider

@@ -7,17 +7,20 @@
 mod fetch;
 mod keys;
 mod source;
+mod verified;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, Header, Validation};
 use kms_lib::{Error, ErrorCode, Role};
 use serde_json::{Map, Value};
 
 use self::fetch::{Fetcher, parse_url};
+use self::keys::IssuerKey;
 use self::source::KeySource;
+use self::verified::{Verified, VerifiedTokens};
 use super::error::AuthError;
 use super::identity::{RoleMapping, principal};
 use crate::settings::OidcSettings;
@@ -30,8 +33,9 @@ type Claims = Map<String, Value>;
 
 /// The issuer's key that a token names, and the token's algorithm.
 pub struct TokenKey {
+    id: Option<String>,
     algorithm: Algorithm,
-    key: Arc<DecodingKey>,
+    key: Arc<IssuerKey>,
 }
 
 /// Verifies the tokens of one issuer. Cheap to clone.
@@ -40,6 +44,7 @@ pub struct OidcVerifier {
     settings: Arc<OidcSettings>,
     roles: Arc<RoleMapping>,
     source: Arc<KeySource>,
+    verified: Arc<VerifiedTokens>,
 }
 
 impl OidcVerifier {
@@ -52,7 +57,7 @@ impl OidcVerifier {
         let fetcher = Fetcher::new(settings.ca_file.as_deref(), Duration::from_secs(settings.timeout_seconds))?;
         let settings = Arc::new(settings);
         let source = KeySource::new(settings.clone(), jwks_uri, fetcher);
-        Ok(Self { settings, roles: Arc::new(roles), source })
+        Ok(Self { settings, roles: Arc::new(roles), source, verified: Arc::default() })
     }
 
     /// Fetches the issuer's keys, so that the first caller need not wait. A failure is only logged, because the issuer
@@ -64,6 +69,14 @@ impl OidcVerifier {
     /// Fetches the issuer's keys again whenever they are due. Never returns.
     pub async fn keep_fresh(&self) {
         self.source.keep_fresh().await;
+    }
+
+    /// Recognizes a token that was verified before: it is still valid, and the issuer still has the key that verified
+    /// it. `None` if the token must be verified.
+    pub async fn recall(&self, token: &str) -> Option<(Arc<str>, Role)> {
+        let known = self.verified.find(token, self.settings.leeway_seconds)?;
+        let key = self.source.find(known.key_id.as_deref(), known.algorithm).await.ok()?;
+        known.is_by(&key).then_some((known.principal, known.role))
     }
 
     /// Refuses a token by its header and claims alone, before any cryptography. The claims are not trusted yet.
@@ -92,14 +105,19 @@ impl OidcVerifier {
     pub async fn key_of(&self, token: &str) -> Result<TokenKey, AuthError> {
         let header = acceptable_header(token)?;
         let key = self.source.find(header.kid.as_deref(), header.alg).await?;
-        Ok(TokenKey { algorithm: header.alg, key })
+        Ok(TokenKey { id: header.kid, algorithm: header.alg, key })
     }
 
-    /// Verifies a token with its key and returns its principal and role.
-    pub fn verify(&self, token: &str, TokenKey { algorithm, key }: &TokenKey) -> Result<(String, Role), AuthError> {
-        let claims = self.claims(token, key, &self.validation(*algorithm))?;
+    /// Verifies a token with its key, and returns its principal and role. The token is remembered for
+    /// [`OidcVerifier::recall`].
+    pub fn verify(&self, token: &str, key: &TokenKey) -> Result<(String, Role), AuthError> {
+        let claims = self.claims(token, key)?;
         let principal = principal(&self.settings.principal_prefix, self.name(&claims)?)?;
-        Ok((principal, self.role(&claims)))
+        let role = self.role(&claims);
+        if let Some(verified) = Verified::new(&principal, role, key, &claims) {
+            self.verified.insert(token, verified);
+        }
+        Ok((principal, role))
     }
 
     fn validation(&self, algorithm: Algorithm) -> Validation {
@@ -112,8 +130,10 @@ impl OidcVerifier {
         validation
     }
 
-    fn claims(&self, token: &str, key: &DecodingKey, validation: &Validation) -> Result<Claims, AuthError> {
-        let claims = jsonwebtoken::decode::<Claims>(token, key, validation).map_err(|e| refusal(e.kind()))?.claims;
+    fn claims(&self, token: &str, key: &TokenKey) -> Result<Claims, AuthError> {
+        let validation = self.validation(key.algorithm);
+        let decoded = jsonwebtoken::decode::<Claims>(token, &key.key.decoding, &validation);
+        let claims = decoded.map_err(|e| refusal(e.kind()))?.claims;
         // The library also accepts a list of issuers, which RFC 7519, section 4.1.1 does not allow.
         if claims.get("iss").and_then(Value::as_str) != Some(&self.settings.issuer) {
             return Err(AuthError::rejected("the token is from another issuer"));

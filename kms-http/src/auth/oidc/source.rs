@@ -9,14 +9,14 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::Algorithm;
 use reqwest::Url;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use tracing::Instrument;
 
 use super::fetch::{Fetcher, is_https, parse_url};
-use super::keys::{KeySet, Lookup};
+use super::keys::{IssuerKey, KeySet, Lookup};
 use crate::auth::AuthError;
 use crate::settings::OidcSettings;
 
@@ -50,7 +50,7 @@ impl KeySource {
         self: &Arc<Self>,
         id: Option<&str>,
         algorithm: Algorithm,
-    ) -> Result<Arc<DecodingKey>, AuthError> {
+    ) -> Result<Arc<IssuerKey>, AuthError> {
         let state = self.fresh_enough().await;
         let keys = self.usable(&state)?;
         match keys.find(id, algorithm) {
