@@ -8,10 +8,12 @@
 
 The victim sends encryptions of 256 bytes at a steady pace on 4 connections, alone and during each flood. Every record
 is durable before its answer. The settings are the defaults. The programs that flood share the cores with the service
-and the victim, at a lower priority, as if they ran elsewhere. The table shows the victim's p50 and p99, its p99 as a
-multiple of its p99 alone just before, requests of it that failed, the service's largest memory, what the flood added
-to the log (records) and to the log of the process, and how long it took after the flood until the victim was served as
-before.
+and the victim, at a lower priority, as if they ran elsewhere. While the flood goes on, the victim then sends the same
+to another server, a bare axum handler that stores nothing (kms-http/examples/bare.rs): what that costs is the doing of
+the machine, whose cores are busy, and not of the service. The table shows the victim's p50 and p99, its p99 as a
+multiple of its p99 alone just before, the same of the bare server, requests of it that failed, the service's largest
+memory, what the flood added to the log (records) and to the log of the process, and how long it took after the flood
+until the victim was served as before.
 """
 
 import argparse
@@ -143,6 +145,23 @@ def victim(wrk, server, seconds, asks):
     return lambda: asked.start(wrk, seconds, PAUSE_MS[asks], niceness=0).result()
 
 
+def bystander(folder, binary):
+    """A bare server with requests of the victim, or None if it is not built."""
+    if not binary.exists():
+        return tools.skip("the bare server", "it is not built")
+    server = servers.Bare(folder, binary)
+    server.start()
+    server.tokens = {}
+    return server
+
+
+def beside_bare(wrk, bare, seconds):
+    """What the victim sees of the bare server."""
+    path, body = bare.work(servers.ENCRYPT)
+    asked = flooding.Wrk(bare, "victim", "POST", path, body, CONNECTIONS)
+    return asked.start(wrk, seconds, PAUSE_MS[flooding.ENCRYPTS], niceness=0).result()
+
+
 def recovery(server, limit_ms):
     """Seconds until twenty requests of the victim in a row take no longer than this."""
     begun, good, since = time.monotonic(), 0, time.monotonic()
@@ -156,18 +175,20 @@ def recovery(server, limit_ms):
     return since - begun if good == 20 else float("inf")
 
 
-def measure(wrk, server, flood, seconds):
+def measure(wrk, server, bare, flood, seconds):
     """One flood: the victim alone, then beside it, then until all is as before."""
     alone = victim(wrk, server, seconds, flood.victim)()
+    bare_alone = beside_bare(wrk, bare, seconds) if bare else None
     asking = victim(wrk, server, seconds, flood.victim)
     pid, log = server.process.pid, server.folder / "server.log"
     records, bytes_before = flooding.log_size(server), log.stat().st_size
     watch = load.Watch(pid)
     watch.start()
-    running = flood.start(wrk, server, seconds + 3)
+    running = flood.start(wrk, server, 3 + (2 if bare else 1) * seconds)
     # Until the flood is there.
     time.sleep(1.5)
     beside = asking()
+    bare_beside = beside_bare(wrk, bare, seconds) if bare else None
     told = running.stop()
     watch.done.set()
     watch.join()
@@ -179,6 +200,8 @@ def measure(wrk, server, flood, seconds):
         "p50_ms": beside["p50_us"] / 1000,
         "p99_ms": beside["p99_us"] / 1000,
         "slower": beside["p99_us"] / alone["p99_us"],
+        "bare_p99_ms": bare_beside["p99_us"] / 1000 if bare else None,
+        "bare_slower": bare_beside["p99_us"] / bare_alone["p99_us"] if bare else None,
         "requests": beside["requests"],
         "failed": beside["refused"] + beside["broken"],
         "memory_mb": watch.most / 1e6,
@@ -189,9 +212,14 @@ def measure(wrk, server, flood, seconds):
     }
 
 
+def of_bare(row):
+    """What the same flood costs the victim of the bare server: its p99, and that as a multiple of its p99 alone."""
+    return "-" if row["bare_p99_ms"] is None else f"{row['bare_p99_ms']:.1f} ms, {row['bare_slower']:.1f} x"
+
+
 def table(rows):
-    head = (f"{'flood':44} {'p50 ms':>7} {'p99 ms':>8} {'of alone':>8} {'failed':>6} {'MB':>5} {'records':>8}"
-            f" {'log KB':>7} {'back s':>6}  flood's requests")
+    head = (f"{'flood':44} {'p50 ms':>7} {'p99 ms':>8} {'of alone':>8} {'bare p99':>16} {'failed':>6} {'MB':>5}"
+            f" {'records':>8} {'log KB':>7} {'back s':>6}  flood's requests")
     lines = [head, "-" * len(head)]
     for row in rows:
         goals = [("p99", row["slower"], SLOWER), ("memory", row["memory_mb"], MEMORY_MB),
@@ -199,7 +227,8 @@ def table(rows):
         missed = [name for name, value, most in goals if value > most]
         missed += ["failures"] * (row["failed"] > 0)
         lines.append(
-            f"{row['flood']:44} {row['p50_ms']:7.2f} {row['p99_ms']:8.2f} {row['slower']:6.1f} x {row['failed']:6}"
+            f"{row['flood']:44} {row['p50_ms']:7.2f} {row['p99_ms']:8.2f} {row['slower']:6.1f} x"
+            f" {of_bare(row):>16} {row['failed']:6}"
             f" {row['memory_mb']:5.0f} {row['records']:8,} {row['log_bytes'] / 1000:7.1f} {row['recovery_s']:6.2f}"
             f"  {row['flood_requests']}{'   MISSED: ' + ', '.join(missed) if missed else ''}"
         )
@@ -209,10 +238,11 @@ def table(rows):
 
 def markdown(rows):
     """The table of docs/operations.md."""
-    lines = ["| flood by another principal | p50 ms | p99 ms | p99 of alone | memory MB | recovery s |",
-             "| --- | --- | --- | --- | --- | --- |"]
+    lines = ["| flood by another principal | p50 ms | p99 ms | p99 of alone | p99 of a bare server | memory MB"
+             " | recovery s |",
+             "| --- | --- | --- | --- | --- | --- | --- |"]
     lines += [f"| {row['flood']} | {row['p50_ms']:.1f} | {row['p99_ms']:.0f} | {row['slower']:.1f} x"
-              f" | {row['memory_mb']:.0f} | {row['recovery_s']:.1f} |" for row in rows]
+              f" | {of_bare(row)} | {row['memory_mb']:.0f} | {row['recovery_s']:.1f} |" for row in rows]
     met = [sum(row[name] <= most for row in rows) for name, most in
            [("slower", SLOWER), ("memory_mb", MEMORY_MB), ("recovery_s", RECOVERY)]]
     failed = sum(row["failed"] for row in rows)
@@ -227,20 +257,22 @@ def main():
     if wrk is None:
         sys.exit("wrk is missing and cannot be installed from here")
     build = not options.no_build and options.binaries is None
-    if build and not tools.built("-p", "kms-http", "--bin", "kms-http"):
+    if build and not tools.built("-p", "kms-http", "--bin", "kms-http", "--example", "bare"):
         sys.exit("kms-http does not build")
-    binary = (options.binaries or tools.target()) / "kms-http"
+    binaries = options.binaries or tools.target()
+    binary = binaries / "kms-http"
     only = options.only or [""]
     floods = [flood for flood in flooding.FLOODS if any(part in flood.name for part in only)]
     options.folder.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="floods-", dir=options.folder))
     rows, running = [], []
+    bare = bystander(folder, binaries / "examples" / "bare")
     try:
         for flood in floods:
             # A new service for each, so that memory is that of this flood.
             running.append(start(wrk, KINDS[flood.kind], folder / str(len(rows)), binary, options.records))
             tools.say(f"{flood.name}")
-            rows.append(measure(wrk, running[-1], flood, options.seconds))
+            rows.append(measure(wrk, running[-1], bare, flood, options.seconds))
             running.pop().stop()
         print(f"\n{os.cpu_count()} cores; load before the table {os.getloadavg()[0]:.1f};"
               f" making 4 KiB durable takes {load.sync_milliseconds(folder):.2f} ms; floods of {options.seconds} s\n")
@@ -250,7 +282,7 @@ def main():
         if options.json:
             options.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     finally:
-        for server in running:
+        for server in running + [bare] * (bare is not None):
             server.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
