@@ -53,8 +53,9 @@ macro_rules! known {
             let mount = move |meter: Meter, kind: Kind| {
                 let meter = Arc::new(meter);
                 on(MethodFilter::$method, move |State(app): State<Arc<App>>, request: Request| {
-                    let (handler, meter) = (handler.clone(), Arc::clone(&meter));
-                    async move { guarded(app, request, meter, kind, handler).await }
+                    // Boxed: the futures that pass it on each have room for it.
+                    let (handler, meter, request) = (handler.clone(), Arc::clone(&meter), Box::new(request));
+                    guarded(app, request, meter, kind, handler)
                 })
             };
             let operation = Operation { method: Method::$method, path, id, doc: Doc::default() };
@@ -119,7 +120,7 @@ struct Held {
 
 /// Authenticates the caller, applies its limits, reads the body, waits for its turn, calls the handler, and counts and
 /// logs the response.
-async fn guarded<F, Fut>(app: Arc<App>, request: Request, meter: Arc<Meter>, kind: Kind, handler: F) -> Response
+async fn guarded<F, Fut>(app: Arc<App>, request: Box<Request>, meter: Arc<Meter>, kind: Kind, handler: F) -> Response
 where
     F: Fn(Call) -> Fut,
     Fut: Future<Output = Reply>,
@@ -139,7 +140,7 @@ where
 async fn worked_on<F, Fut>(
     app: &Arc<App>,
     context: &RequestContext,
-    request: Request,
+    request: Box<Request>,
     kind: Kind,
     seen: &mut Caller,
     handler: F,
@@ -173,7 +174,7 @@ fn end(context: &RequestContext, limit: Duration) -> Instant {
 async fn admit(
     app: &Arc<App>,
     context: &RequestContext,
-    request: Request,
+    request: Box<Request>,
     kind: Kind,
     seen: &mut Caller,
 ) -> Result<(Call, Held), ApiError> {

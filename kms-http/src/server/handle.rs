@@ -11,6 +11,7 @@ use axum::body::{Body, HttpBody};
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderValue, Request, Version};
 use axum::response::Response;
+use axum::routing::future::RouteFuture;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
@@ -72,9 +73,10 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         }
         let body = Body::new(Lingering::new(body, &parts.headers, || self.arriving()));
         let request = Request::from_parts(parts, body);
-        let (app, router, activity) = (Arc::clone(&self.app), self.router.clone(), Arc::clone(&self.activity));
+        let answering = Answering::new(&self.app, self.router.clone(), context, request, admitted);
+        let (app, activity) = (Arc::clone(&self.app), Arc::clone(&self.activity));
         Box::pin(async move {
-            let response = answer(&app, router, context, request, admitted).await;
+            let response = answering.answer(&app).await;
             Ok(match exchange {
                 Some(exchange) => sent_in_frames(response, room, activity, exchange, working),
                 None => sent(response, &activity, working),
@@ -195,31 +197,62 @@ impl Handler {
     }
 }
 
-async fn answer(
-    app: &App,
-    router: Router,
-    context: RequestContext,
-    request: Request<Body>,
-    admitted: Result<(), ApiError>,
-) -> Response {
-    let origin = app.origins.is_open().then(|| request.headers().get(ORIGIN).cloned());
-    let id = Arc::clone(&context.id);
-    let mut response = match app.origins.preflight(request.method(), request.headers()) {
-        Some(response) => response,
-        None => match admitted.and_then(|()| check(app, &request)) {
-            Err(error) => error.respond(&id),
-            Ok(()) => route(router, context, request).await,
-        },
-    };
-    let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        headers.insert(X_REQUEST_ID, id);
+/// A request on its way to its response.
+struct Answering {
+    id: Arc<str>,
+    /// The origin of the request, if the response says whether pages from there may read it.
+    origin: Option<Option<HeaderValue>>,
+    /// Boxed: it contains the request, and the futures that pass it on each have room for it.
+    routed: Result<Pin<Box<RouteFuture<Infallible>>>, Box<Response>>,
+}
+
+impl Answering {
+    /// Begins to answer a request, unless it must not reach any route.
+    fn new(
+        app: &App,
+        mut router: Router,
+        context: RequestContext,
+        mut request: Request<Body>,
+        admitted: Result<(), ApiError>,
+    ) -> Self {
+        let origin = app.origins.is_open().then(|| request.headers().get(ORIGIN).cloned());
+        let id = Arc::clone(&context.id);
+        let refused = match app.origins.preflight(request.method(), request.headers()) {
+            Some(response) => Some(response),
+            None => admitted.and_then(|()| check(app, &request)).err().map(|error| error.respond(&id)),
+        };
+        let routed = match refused {
+            Some(response) => Err(Box::new(response)),
+            None => {
+                request.extensions_mut().insert(context);
+                Ok(Box::pin(router.call(request)))
+            }
+        };
+        Self { id, origin, routed }
     }
-    secure(headers);
-    if let Some(origin) = origin {
-        app.origins.allow(origin, headers);
+
+    async fn answer(self, app: &App) -> Response {
+        let mut response = match self.routed {
+            Err(response) => *response,
+            Ok(routed) => match AssertUnwindSafe(routed).catch_unwind().await {
+                Ok(answered) => answered.unwrap_or_else(|never| match never {}),
+                // A panic in a handler must not close the connection.
+                Err(_) => {
+                    tracing::error!(request_id = &*self.id, "a request ended in a panic");
+                    ApiError::internal("this is a bug in Mini KMS; please report it").respond(&self.id)
+                }
+            },
+        };
+        let headers = response.headers_mut();
+        if let Ok(id) = HeaderValue::from_str(&self.id) {
+            headers.insert(X_REQUEST_ID, id);
+        }
+        secure(headers);
+        if let Some(origin) = self.origin {
+            app.origins.allow(origin, headers);
+        }
+        response
     }
-    response
 }
 
 /// Refuses requests that must not reach any route.
@@ -232,19 +265,6 @@ fn check(app: &App, request: &Request<Body>) -> Result<(), ApiError> {
         return Err(ApiError::cross_site());
     }
     Ok(())
-}
-
-async fn route(mut router: Router, context: RequestContext, mut request: Request<Body>) -> Response {
-    let id = Arc::clone(&context.id);
-    request.extensions_mut().insert(context);
-    match AssertUnwindSafe(router.call(request)).catch_unwind().await {
-        Ok(answered) => answered.unwrap_or_else(|never| match never {}),
-        // A panic in a handler must not close the connection.
-        Err(_) => {
-            tracing::error!(request_id = &*id, "a request ended in a panic");
-            ApiError::internal("this is a bug in Mini KMS; please report it").respond(&id)
-        }
-    }
 }
 
 /// Whether an HTTP/1.1 request has exactly one `Host` header, so that proxies and this service agree on the host (RFC
