@@ -1,7 +1,7 @@
 //! The open connections: counted, limited, and shared fairly between owners when the limit is reached.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,8 @@ use crate::request::owner::Owner;
 const FRESH: Duration = Duration::from_millis(500);
 /// An HTTP/2 connection without requests delays shutdown only until it has been silent for this long.
 const QUIET: Duration = Duration::from_secs(2);
+/// Beyond 1/`CROWD` of the maximum number, connections are a crowd.
+const CROWD: usize = 4;
 /// When the limit is reached, 1/`SHARE` of the connections are closed at once, so that not every new connection has to
 /// search all of them.
 const SHARE: usize = 128;
@@ -28,7 +30,23 @@ pub struct Connections {
     next: AtomicU64,
     open: Mutex<HashMap<u64, Arc<Activity>>>,
     none_left: Notify,
+    crowd: Crowd,
     counters: metrics::Connections,
+}
+
+/// Whether so many connections are open that callers which may be gone are waited for less. Clones share the value.
+#[derive(Clone, Debug, Default)]
+pub struct Crowd(Arc<AtomicBool>);
+
+impl Crowd {
+    /// Whether many connections are open now.
+    pub fn is_there(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+    /// Notes whether many connections are open now.
+    pub fn set(&self, is_there: bool) {
+        self.0.store(is_there, Ordering::Relaxed);
+    }
 }
 
 /// An open connection; removed from the table when dropped.
@@ -47,6 +65,7 @@ impl Connections {
             next: AtomicU64::new(0),
             open: Mutex::default(),
             none_left: Notify::new(),
+            crowd: Crowd::default(),
             counters,
         }
     }
@@ -76,6 +95,7 @@ impl Connections {
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         open.insert(id, Arc::clone(&activity));
+        self.crowd.set(open.len() > self.most / CROWD);
         Some(Connection { id, all: Arc::clone(self), activity })
     }
 
@@ -86,6 +106,11 @@ impl Connections {
                 activity.finish();
             }
         }
+    }
+
+    /// Whether many connections are open.
+    pub fn crowd(&self) -> Crowd {
+        self.crowd.clone()
     }
 
     /// The number of open connections.
@@ -222,6 +247,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let mut open = self.all.all();
         open.remove(&self.id);
+        self.all.crowd.set(open.len() > self.all.most / CROWD);
         if open.is_empty() {
             // `notify_one` stores the permit for a waiter that has not started to wait yet.
             self.all.none_left.notify_one();

@@ -229,7 +229,8 @@ impl Server {
     }
 
     fn io<S>(&self, stream: S, connection: &Connection, is_http2: bool) -> TokioIo<Stream<S>> {
-        TokioIo::new(Stream::new(stream, connection.activity(), Arc::clone(&self.app.bodies.memory), is_http2))
+        let stream = Stream::new(stream, connection.activity(), Arc::clone(&self.app.bodies.memory), is_http2);
+        TokioIo::new(stream.among(self.connections.crowd()))
     }
 
     fn handler(&self, peer: Peer, connection: &Connection, streams: Option<Streams>) -> Handler {

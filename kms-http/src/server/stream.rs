@@ -15,11 +15,15 @@ use tokio_rustls::server::TlsStream;
 use zeroize::Zeroize;
 
 use super::activity::{Activity, Frames};
+use super::connections::Crowd;
 use crate::request::memory::RequestMemory;
 
 /// How long a caller that has closed its sending side is assumed to wait for the response to a request in process.
 /// After that it is assumed to have disconnected: TCP does not distinguish the two.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The same while many connections are open: callers that hang up would otherwise have thousands of them, each with a
+/// request.
+const PATIENCE_IN_CROWD: Duration = Duration::from_millis(200);
 /// How long reading from an HTTP/2 connection is paused when no memory is left.
 const PAUSE: Duration = Duration::from_millis(25);
 /// How long it is paused after each read when frames arrive that serve no request.
@@ -64,6 +68,7 @@ pub struct Stream<S> {
     inner: S,
     activity: Arc<Activity>,
     memory: Arc<RequestMemory>,
+    crowd: Crowd,
     /// In HTTP/1.1, the end of the stream is reported late while a request is in process; in HTTP/2 it ends everything.
     is_http2: bool,
     ended: Option<Pin<Box<Sleep>>>,
@@ -78,7 +83,20 @@ pub struct Stream<S> {
 impl<S> Stream<S> {
     /// Wraps a socket; progress goes to `activity`, large heads are counted in `memory`.
     pub fn new(inner: S, activity: Arc<Activity>, memory: Arc<RequestMemory>, is_http2: bool) -> Self {
-        Self { inner, activity, memory, is_http2, ended: None, look: None, paused: None, in_a_row: 0 }
+        let crowd = Crowd::default();
+        Self { inner, activity, memory, crowd, is_http2, ended: None, look: None, paused: None, in_a_row: 0 }
+    }
+
+    /// Makes this one of the connections that `crowd` is about.
+    #[must_use]
+    pub fn among(mut self, crowd: Crowd) -> Self {
+        self.crowd = crowd;
+        self
+    }
+
+    /// How long a caller that has closed its sending side is assumed to wait.
+    fn patience(&self) -> Duration {
+        if self.crowd.is_there() { PATIENCE_IN_CROWD } else { PATIENCE }
     }
 
     /// Ready when the end of the stream may be reported; otherwise the task is woken later.
@@ -88,11 +106,11 @@ impl<S> Stream<S> {
             if self.is_http2 || activity.is_arriving() || activity.is_idle() {
                 return Poll::Ready(());
             }
-            let silent = activity.silent();
-            if silent >= PATIENCE && !activity.is_sending() {
+            let (silent, patience) = (activity.silent(), self.patience());
+            if silent >= patience && !activity.is_sending() {
                 return Poll::Ready(());
             }
-            let next = Instant::now() + PATIENCE.saturating_sub(silent).max(Duration::from_millis(50));
+            let next = Instant::now() + patience.saturating_sub(silent).max(Duration::from_millis(50));
             let sleep = self.ended.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
             ready!(sleep.as_mut().poll(context));
             self.ended = None;
@@ -161,7 +179,7 @@ impl<S: Ends> Stream<S> {
             if look.as_mut().poll(context).is_pending() {
                 return Ok(());
             }
-            if self.inner.has_ended() && self.activity.silent() >= PATIENCE {
+            if self.inner.has_ended() && self.activity.silent() >= self.patience() {
                 return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the caller has ended the connection"));
             }
             self.look = None;

@@ -35,7 +35,7 @@ impl Kept {
 }
 
 /// A request to encrypt, with this token.
-fn post(token: &str, body: &str) -> String {
+pub(super) fn post(token: &str, body: &str) -> String {
     format!(
         "POST /v1/crypto/encrypt HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: \
          application/json\r\ncontent-length: {}\r\n\r\n{body}",
@@ -96,47 +96,6 @@ async fn a_request_without_memory_until_its_end_is_refused_and_its_connection_st
     }
     assert!(refused >= 4, "{refused} are refused for want of memory");
     assert_eq!(kept.ask(&small).await.unwrap().0, 200);
-}
-
-/// Before, that was noticed only when there was memory and the body was read, at the end of its request at the latest.
-#[tokio::test]
-async fn a_caller_that_hangs_up_while_its_body_waits_is_noticed() {
-    let settings = [
-        ("KMS_HTTP_BODY_MEMORY_MIB", "4"),
-        ("KMS_HTTP_BODY_TIMEOUT_SECONDS", "600"),
-        ("KMS_HTTP_REQUEST_TIMEOUT_SECONDS", "600"),
-        ("KMS_HTTP_IDLE_TIMEOUT_SECONDS", "600"),
-    ];
-    let server = Server::start(&settings);
-    server.client().aes_key("users").await;
-    let address = server.url.strip_prefix("http://").unwrap();
-    // Half bodies hold the caller's share, and others wait for it in their order.
-    let large = post(&server.admin, &json!({"keyId": "users", "plaintext": "x".repeat(1_000_000)}).to_string());
-    let mut slow = Vec::new();
-    for _ in 0..8 {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(&large.as_bytes()[..1_000]).await.unwrap();
-        slow.push(stream);
-    }
-    tokio::time::sleep(PAUSE).await;
-    let whole = post(&server.admin, &json!({"keyId": "users", "plaintext": "x".repeat(100_000)}).to_string());
-    let mut stays = TcpStream::connect(address).await.unwrap();
-    stays.write_all(whole.as_bytes()).await.unwrap();
-    for sent in [whole.as_bytes(), &whole.as_bytes()[..1_000]] {
-        let mut gone = TcpStream::connect(address).await.unwrap();
-        gone.write_all(sent).await.unwrap();
-        gone.shutdown().await.unwrap();
-        let mut answer = Vec::new();
-        let ended = tokio::time::timeout(Duration::from_secs(60), gone.read_to_end(&mut answer)).await;
-        let _ = ended.expect("the request ends, although there is no memory");
-        assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
-    }
-    // One that waits as long, and whose caller is there, is served when there is memory.
-    assert!(!super::is_closed(&stays));
-    drop(slow);
-    let mut first = [0; 12];
-    stays.read_exact(&mut first).await.expect("an answer");
-    assert_eq!(&first, b"HTTP/1.1 200");
 }
 
 /// A body that gives way to another caller's request is answered.

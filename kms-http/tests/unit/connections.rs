@@ -42,6 +42,21 @@ fn the_longest_silent_connection_is_closed() {
 }
 
 #[test]
+fn a_quarter_of_the_connections_is_a_crowd() {
+    let mut opened = Opened::new(8);
+    let crowd = opened.all.crowd();
+    let seen: Vec<bool> = (0..4)
+        .map(|_| {
+            opened.open("a", 0);
+            crowd.is_there()
+        })
+        .collect();
+    assert_eq!(seen, [false, false, true, true]);
+    opened.connections.truncate(2);
+    assert!(!crowd.is_there());
+}
+
+#[test]
 fn an_owner_of_all_connections_yields_to_others_only() {
     let mut opened = Opened::new(3);
     for _ in 0..3 {
