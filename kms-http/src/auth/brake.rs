@@ -1,9 +1,9 @@
 //! Limits rejected credentials per network.
 //!
 //! Verifying the signature of a JWT costs more than other checks, so beyond its network's limit, which only failed
-//! verifications use up, a JWT that was not verified before waits for a slow turn (`paced.rs`). Cheap checks are always made:
-//! tokens of this service, and the claims of a JWT. They have a limit of their own. A caller with a good credential is
-//! therefore served whatever other callers at its address send.
+//! verifications use up, a JWT that was not verified before waits for a slow turn (`paced.rs`). Cheap checks are always
+//! made: tokens of this service, and the claims of a JWT. They have a limit of their own. A caller with a good
+//! credential is therefore served whatever other callers at its address send.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -6,8 +6,8 @@ use axum::http::request::Parts;
 use axum::http::uri::Uri;
 use bytes::{Bytes, BytesMut};
 
-/// Copies the head of a request out of the buffer in which it arrived, so that hyper uses that buffer again: otherwise a
-/// request that waits holds two of them, each much larger than most heads.
+/// Copies the head of a request out of the buffer in which it arrived, so that hyper uses that buffer again. Otherwise
+/// a request that waits holds two of them, each much larger than most heads.
 pub fn detach(head: &mut Parts) {
     let mut copies = BytesMut::with_capacity(head.headers.values().map(HeaderValue::len).sum());
     for value in head.headers.values_mut() {

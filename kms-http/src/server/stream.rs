@@ -37,7 +37,7 @@ const AHEAD: usize = 512;
 /// before there is memory for the body.
 const WITH_HEAD: usize = 4 * 1024;
 
-/// A socket that knows whether its caller has closed the sending side, whatever has arrived before and was not read yet.
+/// A socket that knows whether its caller has closed the sending side, whatever has arrived before and was not read.
 pub trait Ends {
     /// Whether the caller has closed its sending side.
     fn has_ended(&self) -> bool;
@@ -167,8 +167,8 @@ impl<S> Stream<S> {
 
 impl<S: Ends> Stream<S> {
     /// Fails if the caller of a body that waits, and is not read meanwhile, has ended its side a while ago. The end
-    /// comes after the part of the body that has arrived, so it is not found by reading. hyper flushes whenever it polls
-    /// a connection, but does not read while a part of a body waits for the request's task.
+    /// comes after the part of the body that has arrived, so it is not found by reading. hyper flushes whenever it
+    /// polls a connection, but does not read while a part of a body waits for the request's task.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if !self.activity.is_paused() {
             self.look = None;
