@@ -68,7 +68,10 @@ impl Moto {
         command.args(arguments).args(["-H", "127.0.0.1", "-p", &port.to_string()]);
         command.stdin(Stdio::null()).current_dir(folder.path());
         let mut running = Running::start(command, &log);
-        running.wait(&log, || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
+        running.wait(&log, || {
+            let answer = exchange(port, "GET /moto-api/ HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n");
+            answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+        });
         Self { port, _folder: folder, _running: running }
     }
 
@@ -114,14 +117,20 @@ impl MotoAdmin {
              Credential=admin/20260101/{region}/kms/aws4_request, SignedHeaders=host, Signature=none\r\n\r\n",
             body.len()
         );
-        let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, self.0)).expect("moto");
-        connection.write_all((head + &body).as_bytes()).expect("a request to moto");
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).expect("an answer of moto");
+        let answer = exchange(self.0, &(head + &body)).unwrap_or_else(|e| panic!("{operation} of moto: {e}"));
         let (head, body) = answer.split_once("\r\n\r\n").expect("an answer of moto");
         assert!(head.starts_with("HTTP/1.1 200"), "{operation}: {answer}");
         serde_json::from_str(if body.is_empty() { "null" } else { body }).expect("JSON of moto")
     }
+}
+
+/// Sends one HTTP request to the server at this port; returns its response, with the head.
+fn exchange(port: u16, request: &str) -> std::io::Result<String> {
+    let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    connection.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 fn program() -> Option<PathBuf> {
