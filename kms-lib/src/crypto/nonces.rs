@@ -17,7 +17,7 @@ impl Nonce {
 pub(crate) struct Nonces<'a> {
     provider: &'a dyn Provider,
     expected: usize,
-    drawn: Vec<Nonce>,
+    drawn: Vec<[u8; NONCE]>,
 }
 
 impl<'a> Nonces<'a> {
@@ -28,14 +28,18 @@ impl<'a> Nonces<'a> {
 
     /// A new nonce. More than the expected number are generated if needed.
     pub fn next(&mut self) -> Result<Nonce> {
-        if self.drawn.is_empty() {
-            let mut bytes = vec![0; self.expected.max(1) * NONCE];
-            self.expected = 0;
-            self.provider.random(&mut bytes)?;
-            let (nonces, _) = bytes.as_chunks::<NONCE>();
-            self.drawn = nonces.iter().map(|nonce| Nonce(*nonce)).collect();
+        let expected = std::mem::take(&mut self.expected);
+        if self.drawn.is_empty() && expected <= 1 {
+            let mut nonce = [0; NONCE];
+            self.provider.random(&mut nonce)?;
+            return Ok(Nonce(nonce));
         }
-        self.drawn.pop().ok_or_else(|| Error::new(ErrorCode::Internal, "no nonce was drawn"))
+        if self.drawn.is_empty() {
+            let mut drawn = vec![[0; NONCE]; expected];
+            self.provider.random(drawn.as_flattened_mut())?;
+            self.drawn = drawn;
+        }
+        self.drawn.pop().map(Nonce).ok_or_else(|| Error::new(ErrorCode::Internal, "no nonce was drawn"))
     }
 }
 

@@ -40,10 +40,10 @@ impl Records {
     /// Builds the records of a call.
     pub fn of(call: &WorkedCall<'_>) -> Self {
         let (entries, of_item) = match (call.items, call.decided, call.worked) {
-            ([item], [decided], [worked]) => (vec![call.single(item, decided, worked)], vec![0]),
+            ([item], [decided], [worked]) => (vec![call.single(item, decided, worked)], vec![Some(0)]),
             _ => call.by_key(),
         };
-        Self { entries, of_item: of_item.into_iter().map(Some).collect() }
+        Self { entries, of_item }
     }
 
     /// Keeps only the records for which `is_wanted` is true.
@@ -68,7 +68,7 @@ impl Records {
 
 impl WorkedCall<'_> {
     /// One entry for each key of a batch, and for each item the index of its entry.
-    fn by_key(&self) -> (Vec<Entry>, Vec<usize>) {
+    fn by_key(&self) -> (Vec<Entry>, Vec<Option<usize>>) {
         let mut groups: Vec<(Option<KeyId>, Vec<usize>)> = Vec::new();
         let mut entry_of = Vec::with_capacity(self.items.len());
         for (i, decided) in self.decided.iter().enumerate() {
@@ -81,7 +81,7 @@ impl WorkedCall<'_> {
                 }
             };
             groups[place].1.push(i);
-            entry_of.push(place);
+            entry_of.push(Some(place));
         }
         (groups.into_iter().map(|(key, members)| self.of_key(key, &members)).collect(), entry_of)
     }
