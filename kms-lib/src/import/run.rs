@@ -139,7 +139,7 @@ impl<'a> Run<'a> {
             ("allowIncomplete", self.job.allow_incomplete),
         ] {
             if is_set {
-                details.raw(name, "true".into());
+                details.raw(name, "true");
             }
         }
         add(&mut details);
@@ -243,7 +243,7 @@ fn describe(details: &mut Details, report: &ImportReport, error: Option<ErrorCod
         .number("keysRotated", report.keys_rotated)
         .number("findings", report.finding_count);
     if report.finalized {
-        details.raw("finalized", "true".into());
+        details.raw("finalized", "true");
     }
     if let Some(code) = error {
         details.text("error", code.as_str());

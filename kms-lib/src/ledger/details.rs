@@ -1,22 +1,49 @@
 //! The details of a record, put together piece by piece and written as canonical JSON.
 
+use std::borrow::Cow;
+use std::fmt::Write;
+
 use crate::audit::canonical::write_string;
 use crate::types::attempt::{Attempt, Decision};
 use crate::types::context::Context;
 use crate::types::limits::CONTEXT_RECORDED_BYTES;
 
-/// Members of the details, each with its value as canonical JSON (RFC 8785).
+/// Members of the details in the order of their names, each with its value as canonical JSON (RFC 8785).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Details(Vec<(&'static str, String)>);
+pub struct Details(Vec<(&'static str, Json)>);
+
+/// A value as canonical JSON. Numbers are written only when the record is, since every record has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Json {
+    Number(u64),
+    Text(Cow<'static, str>),
+}
+
+impl Json {
+    /// The approximate length in bytes.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Number(_) => 8,
+            Self::Text(json) => json.len(),
+        }
+    }
+}
 
 impl Details {
     /// Sets a member to a value that already is canonical JSON. Names are ASCII.
-    pub fn raw(&mut self, name: &'static str, json: String) -> &mut Self {
-        match self.0.iter_mut().find(|(present, _)| *present == name) {
-            Some((_, value)) => *value = json,
-            None => self.0.push((name, json)),
+    pub fn raw(&mut self, name: &'static str, json: impl Into<Cow<'static, str>>) -> &mut Self {
+        self.set(name, Json::Text(json.into()))
+    }
+    fn set(&mut self, name: &'static str, json: Json) -> &mut Self {
+        match self.place(name) {
+            Ok(place) => self.0[place].1 = json,
+            Err(place) => self.0.insert(place, (name, json)),
         }
         self
+    }
+    /// The place of a member, or the place where it would be inserted.
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&name, |(present, _)| *present)
     }
     /// Sets a member to a text.
     pub fn text(&mut self, name: &'static str, text: &str) -> &mut Self {
@@ -26,7 +53,7 @@ impl Details {
     }
     /// Sets a member to a number below 2^53.
     pub fn number(&mut self, name: &'static str, number: u64) -> &mut Self {
-        self.raw(name, number.to_string())
+        self.set(name, Json::Number(number))
     }
     /// Removes a member; returns whether it was there.
     pub fn remove(&mut self, name: &'static str) -> bool {
@@ -36,11 +63,11 @@ impl Details {
     }
     /// Whether there is a member of this name.
     pub fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|(present, _)| *present == name)
+        self.place(name).is_ok()
     }
     /// The approximate length in bytes.
     pub fn bytes(&self) -> usize {
-        self.0.iter().map(|(name, json)| name.len() + json.len()).sum()
+        self.0.iter().map(|(name, json)| name.len() + json.bytes()).sum()
     }
     /// Whether the details have no members.
     pub fn is_empty(&self) -> bool {
@@ -49,7 +76,7 @@ impl Details {
     /// Sets all members of `other`.
     pub fn extend(&mut self, other: &Self) -> &mut Self {
         for (name, json) in &other.0 {
-            self.raw(name, json.clone());
+            self.set(name, json.clone());
         }
         self
     }
@@ -71,18 +98,21 @@ impl Details {
     }
     /// The canonical JSON of all members.
     pub fn render(&self) -> String {
-        let mut members: Vec<&(&'static str, String)> = self.0.iter().collect();
-        members.sort_unstable_by_key(|(name, _)| *name);
-        let mut json = String::with_capacity(2 + members.iter().map(|(n, v)| n.len() + v.len() + 4).sum::<usize>());
+        // Quotes and punctuation take 4 bytes of a member, and a number up to 20 instead of 8.
+        let mut json = String::with_capacity(2 + self.bytes() + 16 * self.0.len());
         json.push('{');
-        for (name, value) in members {
+        for (name, value) in &self.0 {
             if json.len() > 1 {
                 json.push(',');
             }
             json.push('"');
             json.push_str(name);
             json.push_str("\":");
-            json.push_str(value);
+            match value {
+                // Formatting into a String cannot fail.
+                Json::Number(number) => drop(write!(json, "{number}")),
+                Json::Text(value) => json.push_str(value),
+            }
         }
         json.push('}');
         json

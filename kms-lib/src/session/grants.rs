@@ -181,7 +181,7 @@ impl Session {
         let mut details = Details::default();
         details.text("grantId", &id.to_string());
         if cascade {
-            details.raw("cascade", "true".into());
+            details.raw("cascade", "true");
         }
         let key = match self.shared.catalog.snapshot().grant(id).map(|grant| grant.scope) {
             Some(GrantScope::Key(key)) => Some(key),

@@ -289,7 +289,7 @@ impl Session {
         let mut details = Details::default();
         match not_after {
             Some(end) => details.text("notAfter", &end.to_string()),
-            None => details.raw("notAfter", "null".into()),
+            None => details.raw("notAfter", "null"),
         };
         let command = |id| Command::SetWindow(id, version, not_after);
         self.detailed(key.into(), Action::KeyWindow, Some(version), operation, details, command).await
@@ -320,7 +320,7 @@ impl Session {
                 details.text("metadataSha256", &hex(&Sha256::digest(metadata)));
             }
             Some(None) => {
-                details.raw("metadataSha256", "null".into());
+                details.raw("metadataSha256", "null");
             }
             None => {}
         }

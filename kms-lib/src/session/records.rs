@@ -1,5 +1,6 @@
 //! The records of a call: one for a single operation, or one for each key of a batch.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -122,16 +123,16 @@ impl WorkedCall<'_> {
             details.raw(name, json);
         }
         if matches!(item.target, Target::Imported(..)) {
-            details.raw("imported", "true".into());
+            details.raw("imported", "true");
         }
         if let Job::Sign(_, algorithm) | Job::Verify(_, _, algorithm) = item.job {
             details.text("signingAlgorithm", algorithm.as_str());
         }
         if let Some(is_returned) = item.data_key {
-            details.number("dataKeyBytes", item.job.bytes() as u64).raw("plaintextReturned", is_returned.to_string());
+            details.number("dataKeyBytes", item.job.bytes() as u64).raw("plaintextReturned", json_bool(is_returned));
         }
         if let Ok((Product::Valid(valid), _)) = worked {
-            details.raw("valid", valid.to_string());
+            details.raw("valid", json_bool(*valid));
         }
         (verdict, details)
     }
@@ -181,11 +182,19 @@ impl WorkedCall<'_> {
 }
 
 /// A context as it is recorded: in clear, as its SHA-256 if it is long, or as its HMAC if the key says so.
-fn recorded_context(context: &Context, form: AuditContext, session: &Session) -> (&'static str, String) {
+fn recorded_context(context: &Context, form: AuditContext, session: &Session) -> (&'static str, Cow<'static, str>) {
     match form {
-        AuditContext::Clear if is_recorded_whole(context) => ("context", context_json(context)),
-        _ => protected("context", &context_json(context), form, session),
+        AuditContext::Clear if context.is_empty() => ("context", "{}".into()),
+        AuditContext::Clear if is_recorded_whole(context) => ("context", context_json(context).into()),
+        _ => {
+            let (name, json) = protected("context", &context_json(context), form, session);
+            (name, json.into())
+        }
     }
+}
+
+fn json_bool(value: bool) -> &'static str {
+    if value { "true" } else { "false" }
 }
 
 fn recorded_contexts(contexts: &[&Arc<Context>], form: AuditContext, session: &Session) -> (&'static str, String) {

@@ -95,7 +95,7 @@ impl Session {
         let targets = self.targets().await?;
         details.number("materials", targets.len() as u64);
         if job.dry_run {
-            details.raw("dryRun", "true".into());
+            details.raw("dryRun", "true");
         }
         self.record_job(Action::RewrapStart, details.clone()).await?;
         let mut report = RootKeyReport { total: targets.len() as u64, ..RootKeyReport::default() };
@@ -143,7 +143,7 @@ impl Session {
             Ok(new) => new.key,
             Err(error) => {
                 let mut details = of_generation(generation);
-                details.raw("planned", "true".into());
+                details.raw("planned", "true");
                 return Err(self.refuse(Action::RootKeyVerify, details, error).await);
             }
         };
@@ -169,7 +169,7 @@ impl Session {
             .number("missing", report.missing)
             .number("failed", report.failed);
         if let Some(kind) = kind {
-            details.raw(kind, "true".into());
+            details.raw(kind, "true");
         }
         if let Err(error) = ended {
             details.text("error", error.code().as_str());

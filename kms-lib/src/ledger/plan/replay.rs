@@ -28,7 +28,7 @@ pub(super) fn replay_details(command: &Command, changes: &[Change]) -> Result<De
                 | Command::Record(_)
         );
         if !changes_no_row {
-            details.raw("changed", "false".into());
+            details.raw("changed", "false");
         }
         return Ok(details);
     }
