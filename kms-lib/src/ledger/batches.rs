@@ -151,8 +151,10 @@ impl Writer {
             // The place is released first: the caller may submit again as soon as it has its answer.
             let Submission { reply, admission, .. } = submission;
             drop(admission);
-            // The caller may have dropped its future; ignore the send error.
-            let _ = reply.send(outcome);
+            if let Some(reply) = reply {
+                // The caller may have dropped its future; ignore the send error.
+                let _ = reply.send(outcome);
+            }
         }
         self.queue.ended(changes, released_cost);
     }
@@ -168,7 +170,7 @@ impl Writer {
 
 /// Whether this is a change that revokes permissions or keys: it is still written when the store is full.
 fn takes_away(submission: &Submission) -> bool {
-    submission.command.as_ref().is_some_and(Command::takes_away)
+    submission.command.as_deref().is_some_and(Command::takes_away)
 }
 
 /// Whether one submission may have caused the failure to write a batch: then the others must not fail with it. Excluded

@@ -58,7 +58,7 @@ use crate::catalog::{Catalog, MaterialCache};
 use crate::lifecycle::Command;
 use crate::outage::Outage;
 use crate::storage::Store;
-use crate::types::audit::Head;
+use crate::types::audit::{Head, Receipt};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::time::Clock;
 use leader::SharedWriter;
@@ -204,29 +204,36 @@ impl Ledger {
         let releasable = self.ack == AuditAck::Queued
             && command.is_none()
             && entries.iter().all(|entry| matches!(entry.verdict, Verdict::Allowed { .. }));
-        let (reply, answer) = oneshot::channel();
         let count = entries.len();
         let cost = submission::cost_of(&entries, command.as_ref());
-        let submission = Submission {
+        let mut submission = Submission {
             decided_at,
             entries,
-            command,
+            command: command.map(Box::new),
             cost,
             retry,
             released_at: None,
             admission: Arc::clone(admission),
-            reply,
+            reply: None,
         };
-        let pushed = self.queue.push(submission, releasable.then(|| self.clock.now()));
+        if releasable {
+            match self.queue.release(submission, self.clock.now()) {
+                Ok(()) => {
+                    self.queue.wake();
+                    let receipts = vec![Receipt { seq: 0, hash: [0; 32] }; count];
+                    return Outcome::Committed { receipts, changes: Vec::new() };
+                }
+                Err(returned) => submission = returned,
+            }
+        }
+        let (reply, answer) = oneshot::channel();
+        submission.reply = Some(reply);
+        let pushed = self.queue.push(submission);
         if !self.shared.as_ref().is_some_and(leader::offer) {
             self.queue.wake();
         }
         match pushed {
-            Ok(true) => Outcome::Committed {
-                receipts: vec![crate::types::audit::Receipt { seq: 0, hash: [0; 32] }; count],
-                changes: Vec::new(),
-            },
-            Ok(false) => answer.await.unwrap_or_else(|_| {
+            Ok(()) => answer.await.unwrap_or_else(|_| {
                 Outcome::Failed(Error::new(ErrorCode::OutcomeUnknown, "the ledger ended before it returned a result"))
             }),
             Err(error) => Outcome::Failed(error),

@@ -240,7 +240,7 @@ impl Planner<'_> {
             }
         }
         self.plan.remember.extend(remember);
-        if let Some(command) = &submission.command {
+        if let Some(command) = submission.command.as_deref() {
             self.collect_wrappings(command);
             if let Command::ImportRows(page) = command {
                 self.plan.imported.push((page.clone(), self.plan.head.seq));
@@ -251,7 +251,7 @@ impl Planner<'_> {
         }
         if !changes.is_empty() {
             self.plan.head.revision = self.plan.head.seq;
-            if let Some(Command::ReplaceIntegrityKey(new)) = &submission.command {
+            if let Some(Command::ReplaceIntegrityKey(new)) = submission.command.as_deref() {
                 let seals = Arc::new(new.seals.beside(self.place.seals, self.plan.head.seq));
                 self.overlay.refold(&seals);
                 self.plan.seals = Some(seals);
@@ -260,7 +260,7 @@ impl Planner<'_> {
             self.overlay.apply(&changes, self.plan.head.seq, seals)?;
             self.plan.changes.extend(changes.iter().cloned());
         }
-        if let Some(Command::ReplaceSigningKey(new)) = &submission.command {
+        if let Some(Command::ReplaceSigningKey(new)) = submission.command.as_deref() {
             let frontier = self.frontier.roots().to_vec();
             let state = Head { frontier, ..self.plan.head.clone() };
             self.plan.signing_key = Some(Replacement { new: new.as_ref().clone(), state, rows: self.rows() });

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, TryAcquireError};
 use tokio::time::timeout;
 
 use super::budget::Budget;
@@ -114,8 +113,6 @@ pub struct Queue {
     /// Whether only the closing service itself may still submit.
     is_shut: AtomicBool,
     shares: Arc<Shares>,
-    operations: Arc<Semaphore>,
-    changes: Arc<Semaphore>,
     budget: Arc<Budget>,
 }
 
@@ -126,11 +123,9 @@ impl Queue {
             counters: Counters::default(),
             lanes: Mutex::default(),
             retries: Arc::default(),
-            shares: Arc::default(),
+            shares: Arc::new(Shares::new(limits.operations, limits.changes)),
             is_shut: AtomicBool::new(false),
             releasable: limits.operations.div_ceil(4),
-            operations: Arc::new(Semaphore::new(limits.operations)),
-            changes: Arc::new(Semaphore::new(limits.changes)),
             budget: Arc::new(Budget::new(limits.bytes)),
         }
     }
@@ -140,52 +135,54 @@ impl Queue {
     }
 
     /// Admits an operation whose result has about `bytes` bytes, or refuses it before any work is done.
-    ///
-    /// No principal may hold more places than are free: a single one gets half of them, two get a third each, so that
-    /// there is always room for another principal.
     pub fn admit(self: &Arc<Self>, lane: Lane, principal: &str, bytes: usize) -> Result<Arc<Admission>> {
         if self.is_shut() { Err(closed()) } else { self.admit_last(lane, principal, bytes) }
     }
 
     /// Like [`admit`](Self::admit), for what the service itself has to write before it is closed.
     pub fn admit_last(self: &Arc<Self>, lane: Lane, principal: &str, bytes: usize) -> Result<Arc<Admission>> {
-        let refuse = |error: TryAcquireError| match error {
-            TryAcquireError::Closed => closed(),
-            TryAcquireError::NoPermits => {
-                Error::new(ErrorCode::Overloaded, "too many operations in flight; nothing was done, retry later")
-            }
-        };
-        let places = if lane == Lane::Change { &self.changes } else { &self.operations };
-        let operations = Arc::clone(places).try_acquire_owned().map_err(refuse)?;
-        let share = self.shares.take(lane, principal, places.available_permits() + 1)?;
+        let share = self.shares.take(lane, principal)?;
         // Less than a kibibyte is not counted: the number of places bounds it.
         let bytes = if bytes < 1024 { None } else { Some(self.budget.take(principal, bytes)?) };
-        Ok(Arc::new(Admission { _operations: operations, _bytes: bytes, _share: share }))
+        Ok(Arc::new(Admission { _bytes: bytes, _share: share }))
     }
 
-    /// Adds a submission, without waking the ledger. Returns whether its result is released before its commit, which
-    /// `release` requests; a pending change prevents that.
-    pub fn push(&self, mut submission: Submission, release: Option<crate::Timestamp>) -> Result<bool> {
+    /// Adds a submission whose result is released before its commit, without waking the ledger. Returns the submission
+    /// if its result may not be released now, for example because a change is pending.
+    pub fn release(&self, mut submission: Submission, now: crate::Timestamp) -> std::result::Result<(), Submission> {
+        let retry = submission.retry.take();
+        let mut lanes = self.lanes();
+        // If the lane of released results is full, further results are released only after their commit.
+        let may_be_released = submission.holds_at(now)
+            && submission.decided_at == lanes.revision
+            && !lanes.closed
+            && lanes.changing == 0
+            && !lanes.held
+            && !submission.encrypts_with(&lanes.exhausted)
+            && lanes.released.len() < self.releasable
+            && lanes.released_cost < lanes.releasable_cost;
+        if !may_be_released {
+            return Err(Submission { retry, ..submission });
+        }
+        submission.released_at = Some(now);
+        lanes.released_cost += submission.cost;
+        lanes.released.push_back(submission);
+        drop(lanes);
+        // Dropped once the submission is back in its lane, and outside the lock.
+        drop(retry);
+        Ok(())
+    }
+
+    /// Adds a submission, without waking the ledger.
+    pub fn push(&self, mut submission: Submission) -> Result<()> {
         // Dropped once the submission is back in its lane, and outside the lock.
         let retry = submission.retry.take();
         let mut lanes = self.lanes();
         if lanes.closed {
             return Err(closed());
         }
-        // If the lane of released results is full, further results are released only after their commit.
-        let released = release.is_some_and(|now| submission.holds_at(now))
-            && submission.decided_at == lanes.revision
-            && lanes.changing == 0
-            && !lanes.held
-            && !submission.encrypts_with(&lanes.exhausted)
-            && lanes.released.len() < self.releasable
-            && lanes.released_cost < lanes.releasable_cost;
         lanes.changing += usize::from(submission.command.is_some());
-        if released {
-            submission.released_at = release;
-            lanes.released_cost += submission.cost;
-            lanes.released.push_back(submission);
-        } else if is_rotation(&submission) {
+        if is_rotation(&submission) {
             // A rotation that returns goes first among rotations, but never before submissions that rotations
             // superseded: those could be superseded indefinitely.
             if retry.is_some() { lanes.rotations.push_front(submission) } else { lanes.rotations.push(submission) }
@@ -198,7 +195,7 @@ impl Queue {
         }
         drop(lanes);
         drop(retry);
-        Ok(released)
+        Ok(())
     }
 
     /// Wakes the ledger.
@@ -314,8 +311,7 @@ impl Queue {
     /// Closes the queue: new submissions are refused, queued ones are still taken.
     pub fn close(&self) {
         self.lanes().closed = true;
-        self.operations.close();
-        self.changes.close();
+        self.shares.close();
         self.wake();
     }
 
@@ -387,9 +383,10 @@ fn fill(mut room: Room, mut part: Room, lane: &mut FairLane, batch: &mut Vec<Sub
 }
 
 fn is_rotation(submission: &Submission) -> bool {
-    matches!(submission.command, Some(Command::Rotate(..)))
+    matches!(submission.command.as_deref(), Some(Command::Rotate(..)))
 }
 
-fn closed() -> Error {
+/// The error of a queue that admits nothing more.
+pub(super) fn closed() -> Error {
     Error::new(ErrorCode::Closed, "the service is closed")
 }

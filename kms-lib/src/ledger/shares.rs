@@ -1,9 +1,11 @@
-//! The places in the ledger's queue that each principal holds.
+//! The places in the ledger's queue, and how many of them each principal holds.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::queue::closed;
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// The lane of the queue that an operation takes.
@@ -15,59 +17,102 @@ pub enum Lane {
     Change,
 }
 
-/// The number of places that each principal holds, by lane.
-#[derive(Default)]
+/// The places of each lane, and the principals that hold them.
 pub struct Shares {
-    uses: Mutex<HashMap<Arc<str>, usize>>,
-    changes: Mutex<HashMap<Arc<str>, usize>>,
+    uses: Mutex<Places>,
+    changes: Mutex<Places>,
+}
+
+/// The places of a lane.
+struct Places {
+    /// The number of places that no principal holds.
+    free: usize,
+    is_closed: bool,
+    /// The principals that hold places.
+    held_by: HashMap<Arc<str>, Arc<Holder>>,
+}
+
+/// A principal that holds places. One reference to this is all that an operation on its way to the ledger needs: the
+/// threads of callers and of the ledger would slow each other down by counting several.
+struct Holder {
+    shares: Arc<Shares>,
+    lane: Lane,
+    principal: Arc<str>,
+    /// The number of its places. It changes only while the places of the lane are locked.
+    places: AtomicUsize,
 }
 
 impl Shares {
-    /// Takes a place for a principal. Fails with `CallerOverloaded` if the principal already holds `free` places or
-    /// more.
-    pub fn take(self: &Arc<Self>, lane: Lane, principal: &str, free: usize) -> Result<Share> {
-        let mut held_by = self.of(lane);
-        let (holder, held) = match held_by.get_key_value(principal) {
-            Some((holder, held)) => (Arc::clone(holder), *held),
-            None => (Arc::from(principal), 0),
-        };
-        if held >= free {
-            return Err(Error::new(
-                ErrorCode::CallerOverloaded,
-                "too many operations in flight for this caller; nothing was done, retry later",
-            ));
-        }
-        held_by.insert(Arc::clone(&holder), held + 1);
-        Ok(Share { shares: Arc::clone(self), lane, holder })
+    /// As many places as this for uses and for changes.
+    pub fn new(uses: usize, changes: usize) -> Self {
+        let places = |free| Mutex::new(Places { free, is_closed: false, held_by: HashMap::new() });
+        Self { uses: places(uses), changes: places(changes) }
     }
 
-    fn of(&self, lane: Lane) -> MutexGuard<'_, HashMap<Arc<str>, usize>> {
-        let shares = if lane == Lane::Change { &self.changes } else { &self.uses };
-        shares.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes a place for a principal. Fails with `Overloaded` if no place is free, and with `CallerOverloaded` if the
+    /// principal already holds as many places as are free: a single one gets half of them, two get a third each, so
+    /// that there is always room for another principal.
+    pub fn take(self: &Arc<Self>, lane: Lane, principal: &str) -> Result<Share> {
+        let mut places = self.of(lane);
+        if places.is_closed {
+            return Err(closed());
+        }
+        if places.free == 0 {
+            let text = "too many operations in flight; nothing was done, retry later";
+            return Err(Error::new(ErrorCode::Overloaded, text));
+        }
+        let holder = match places.held_by.get(principal) {
+            Some(holder) if holder.places.load(Ordering::Relaxed) >= places.free => {
+                let text = "too many operations in flight for this caller; nothing was done, retry later";
+                return Err(Error::new(ErrorCode::CallerOverloaded, text));
+            }
+            Some(holder) => Arc::clone(holder),
+            None => {
+                let principal: Arc<str> = Arc::from(principal);
+                let (shares, places_of_it) = (Arc::clone(self), AtomicUsize::new(0));
+                let holder = Holder { shares, lane, principal: Arc::clone(&principal), places: places_of_it };
+                Arc::clone(places.held_by.entry(principal).or_insert_with(|| Arc::new(holder)))
+            }
+        };
+        places.free -= 1;
+        holder.places.fetch_add(1, Ordering::Relaxed);
+        Ok(Share(holder))
+    }
+
+    /// Gives no more places.
+    pub fn close(&self) {
+        for lane in [Lane::Use, Lane::Change] {
+            self.of(lane).is_closed = true;
+        }
+    }
+
+    fn of(&self, lane: Lane) -> MutexGuard<'_, Places> {
+        let places = if lane == Lane::Change { &self.changes } else { &self.uses };
+        places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A place that a principal holds until this is dropped.
-pub struct Share {
-    shares: Arc<Shares>,
-    lane: Lane,
-    holder: Arc<str>,
-}
+pub struct Share(Arc<Holder>);
 
 impl Share {
     /// The principal that holds the place.
     pub fn holder(&self) -> &Arc<str> {
-        &self.holder
+        &self.0.principal
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut held_by = self.shares.of(self.lane);
-        match held_by.get_mut(&self.holder) {
-            Some(held) if *held > 1 => *held -= 1,
-            _ => drop(held_by.remove(&self.holder)),
-        }
+        let Holder { shares, lane, principal, places: held } = &*self.0;
+        let mut places = shares.of(*lane);
+        places.free += 1;
+        let removed = match held.fetch_sub(1, Ordering::Relaxed) {
+            1 => places.held_by.remove(principal),
+            _ => None,
+        };
+        drop(places);
+        drop(removed);
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) async fn soundness(
     catalog: &Catalog,
     head: &Head,
 ) -> Result<Option<Soundness>> {
-    let recorded = batch.iter().find_map(|submission| match &submission.command {
+    let recorded = batch.iter().find_map(|submission| match submission.command.as_deref() {
         Some(Command::ReplaceIntegrityKey(new)) => Some(&new.recorded),
         _ => None,
     });

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use super::budget::Bytes;
 use super::details::Details;
@@ -122,7 +122,7 @@ pub struct Use {
 #[derive(Debug)]
 pub struct Entry {
     /// The attempts, allowed or denied as `verdict` says. A batch has several.
-    pub attempts: Vec<Attempt>,
+    pub attempts: Vec<Arc<Attempt>>,
     /// The result of the attempts.
     pub verdict: Verdict,
     /// The record to be written.
@@ -176,8 +176,8 @@ pub struct Submission {
     pub decided_at: u64,
     /// The records to be written.
     pub entries: Vec<Entry>,
-    /// The change, if there is one.
-    pub command: Option<Command>,
+    /// The change, if there is one. Boxed, because most submissions have none and are moved several times.
+    pub command: Option<Box<Command>>,
     /// The cost of the submission: [`cost_of`] its entries and command.
     pub cost: usize,
     /// Set if the submission was superseded before: then it has precedence.
@@ -186,8 +186,8 @@ pub struct Submission {
     pub released_at: Option<Timestamp>,
     /// The admission, which is held until the submission is answered.
     pub admission: Arc<Admission>,
-    /// The channel for the outcome.
-    pub reply: oneshot::Sender<Outcome>,
+    /// The channel for the outcome; none if the result was released.
+    pub reply: Option<oneshot::Sender<Outcome>>,
 }
 
 impl Submission {
@@ -207,7 +207,7 @@ impl Submission {
     }
     /// Whether the submission acknowledges the clock: its record may have an earlier time than the log's last one.
     pub(super) fn acknowledges_clock(&self) -> bool {
-        matches!(self.command, Some(Command::Record(Action::ClockAcknowledge)))
+        matches!(self.command.as_deref(), Some(Command::Record(Action::ClockAcknowledge)))
     }
     /// Whether all its decisions still hold at this time.
     pub(super) fn holds_at(&self, now: Timestamp) -> bool {
@@ -240,7 +240,6 @@ pub enum Outcome {
 /// A place in the ledger's queue, held while an operation is in flight.
 #[derive(Debug)]
 pub struct Admission {
-    pub(super) _operations: OwnedSemaphorePermit,
     pub(super) _bytes: Option<Bytes>,
     pub(super) _share: Share,
 }

@@ -38,7 +38,7 @@ pub(super) async fn retirable(
 ) -> Result<HashMap<u32, Retirable>> {
     let mut found = HashMap::new();
     for submission in batch {
-        if let Some(Command::RetireRootKey(check)) = &submission.command {
+        if let Some(Command::RetireRootKey(check)) = submission.command.as_deref() {
             // The least certain answer counts: of two submissions in a batch, one is repeated.
             let may = is_retirable(connection, catalog, check).await?;
             let known = found.entry(check.generation).or_insert(may);

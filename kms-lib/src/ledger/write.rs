@@ -237,7 +237,7 @@ impl Writer {
 async fn imported_sizes(connection: &mut dyn Connection, batch: &[Submission]) -> Result<HashMap<String, u64>> {
     let mut sizes = HashMap::new();
     for submission in batch {
-        if let Some(Command::ImportRows(page)) = &submission.command {
+        if let Some(Command::ImportRows(page)) = submission.command.as_deref() {
             let size = legacy::size(connection, &page.run.source).await?;
             sizes.insert(page.run.source.clone(), size);
         }

@@ -1,5 +1,7 @@
 //! Anchors: checkpoints of the log that are kept outside the database.
 
+use std::sync::Arc;
+
 use super::Session;
 use crate::ledger::{Details, Draft, Entry, Lane, Outcome, Verdict};
 use crate::types::attempt::Operation;
@@ -55,7 +57,7 @@ impl Session {
             Draft { actor: self.actor.clone(), action: Action::AuditAnchor, key_id: None, key_version: None, details };
         let entry = Entry {
             verdict: Verdict::Failed(code),
-            attempts: vec![attempt],
+            attempts: vec![Arc::new(attempt)],
             draft,
             rendered: None,
             uses: Vec::new(),

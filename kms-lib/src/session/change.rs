@@ -160,7 +160,7 @@ impl Session {
             details,
         };
         let entry = Entry {
-            attempts: vec![intent.attempt.clone()],
+            attempts: vec![Arc::new(intent.attempt.clone())],
             verdict,
             draft,
             rendered: None,

@@ -38,14 +38,14 @@ impl Session {
     /// Decides with the snapshot locked for `slice` items at a time, since a committed change waits for the lock, and
     /// every other caller for the change. None if a change came in between.
     fn decide_in_slices(&self, items: &[Item<'_>], slice: usize) -> Option<(u64, Vec<Arc<Decided>>)> {
-        let revision = self.shared.catalog.snapshot().revision();
+        let mut revision = None;
         let now = self.shared.clock.now();
         let without_version = items.iter().filter(|item| matches!(item.target, Target::AnyUsable(_))).count();
         let tried = VERSIONS_TRIED / without_version.max(1);
         let mut all: Vec<Arc<Decided>> = Vec::with_capacity(items.len());
-        while all.len() < items.len() {
+        loop {
             let snapshot = self.shared.catalog.snapshot();
-            if snapshot.revision() != revision && slice < items.len() {
+            if *revision.get_or_insert(snapshot.revision()) != snapshot.revision() && slice < items.len() {
                 return None;
             }
             for item in items.iter().skip(all.len()).take(slice) {
@@ -62,7 +62,6 @@ impl Session {
                 return Some((snapshot.revision(), all));
             }
         }
-        Some((revision, all))
     }
 
     fn decide_item(&self, snapshot: &Snapshot, item: &Item<'_>, tried: usize, now: Timestamp) -> Decided {
@@ -100,7 +99,7 @@ impl Session {
         };
         let has_version = contradiction.is_none() && !matches!(item.target, Target::AnyUsable(_));
         let mut decided = Decided {
-            attempt,
+            attempt: Arc::new(attempt),
             version: key.is_some().then_some(version).filter(|_| has_version),
             audit_context,
             disagrees: contradiction.is_some() && item.target.named().is_some(),

@@ -89,7 +89,8 @@ pub(super) struct Done {
 
 /// The decision on an item.
 pub(super) struct Decided {
-    pub attempt: Attempt,
+    /// Shared with the record, because copying the actor counts references that other threads count too.
+    pub attempt: Arc<Attempt>,
     pub version: Option<u32>,
     pub audit_context: AuditContext,
     /// The values passed beside the ciphertext contradict it, as far as this snapshot knows.

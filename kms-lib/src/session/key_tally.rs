@@ -16,7 +16,7 @@ use crate::types::time::Timestamp;
 #[derive(Default)]
 pub(super) struct KeyTally<'a> {
     /// The attempts that the ledger decides again, one for each decision.
-    pub attempts: Vec<Attempt>,
+    pub attempts: Vec<Arc<Attempt>>,
     /// The decision to which the last of `attempts` belongs.
     attempted: Option<&'a Arc<Decided>>,
     /// Successful operations by version.
@@ -130,12 +130,14 @@ impl<'a> KeyTally<'a> {
 }
 
 /// The attempt after the work, with the version that did it if the caller had not named one.
-pub(super) fn settled(decided: &Decided, worked: &Worked) -> Attempt {
-    let mut attempt = decided.attempt.clone();
-    if let (Operation::Verify { version }, Ok((Product::Valid(true), found))) = (&mut attempt.operation, worked) {
-        *version = Some(*found);
+pub(super) fn settled(decided: &Decided, worked: &Worked) -> Arc<Attempt> {
+    match (&decided.attempt.operation, worked) {
+        (Operation::Verify { .. }, Ok((Product::Valid(true), found))) => {
+            let operation = Operation::Verify { version: Some(*found) };
+            Arc::new(Attempt { operation, ..Attempt::clone(&decided.attempt) })
+        }
+        _ => Arc::clone(&decided.attempt),
     }
-    attempt
 }
 
 /// The use to count for the version of an operation; none if the operation failed.

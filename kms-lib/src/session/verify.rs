@@ -161,7 +161,7 @@ impl Session {
             } else {
                 Verdict::Failed(ErrorCode::IntegrityFailure)
             },
-            attempts: vec![attempt],
+            attempts: vec![Arc::new(attempt)],
             draft: Draft {
                 actor: self.actor.clone(),
                 action: Action::AuditVerify,

@@ -32,7 +32,7 @@ impl Planner<'_> {
         if submission.released_at.is_none() && submission.encrypts_with(self.place.exhausted) {
             return single(submission, Disposition::Refuse(ErrorCode::KeyExhausted));
         }
-        if let Some(command) = &submission.command {
+        if let Some(command) = submission.command.as_deref() {
             return self.change(submission, command, now);
         }
         // The copy of a request may fail because of the first one's effect: such a failure is not recorded.

@@ -46,9 +46,10 @@ impl Place {
         let entries: Vec<Entry> = (0..records).map(|_| entry(principal)).collect();
         let cost = cost_of(&entries, command.as_ref());
         let admission = self.queue.admit(lane, principal, 0).unwrap();
+        let (command, reply) = (command.map(Box::new), Some(reply));
         let submission =
             Submission { decided_at: 0, entries, command, cost, retry, released_at: None, admission, reply };
-        self.queue.push(submission, None).unwrap();
+        self.queue.push(submission).unwrap();
         self.answers.push(answer);
     }
 
