@@ -17,7 +17,7 @@ use crate::storage::tables::entities::{self, RowSeals};
 use crate::storage::tables::secrets::ServiceKeyRow;
 use crate::storage::tables::{audit, head};
 use crate::types::actor::Actor;
-use crate::types::audit::{Action, AuditRecord, Head, Status};
+use crate::types::audit::{Action, Head, Status};
 use crate::types::change::Change;
 use crate::types::error::Result;
 use crate::types::ids::{LogId, RootKeyId, ServiceKeyId};
@@ -174,21 +174,17 @@ async fn first_record(
     let prev_hash = [0; 32];
     let rendered = draft.render(Status::Success);
     let hash = crate::audit::record::record_hash(log, 1, now, &prev_hash, rendered.digest());
-    let record = AuditRecord {
+    let record = audit::NewRecord {
         seq: 1,
-        id: crate::audit::record::record_id(&hash),
         timestamp: now,
-        actor: draft.actor.principal().into(),
-        role: draft.actor.role().as_str().into(),
-        action: draft.action.as_str().into(),
-        status: Status::Success.as_str().into(),
+        actor: (draft.actor.principal().to_owned(), draft.actor.role().as_str()),
+        action: draft.action,
+        status: Status::Success,
         request_id: None,
         key_id: None,
         key_version: None,
-        details: Some(rendered.details().to_owned()),
-        prev_hash,
+        details: rendered.details().to_owned(),
         hash,
-        format: crate::audit::record::FORMAT,
     };
     let mut tree = Frontier::new();
     tree.push(hash);

@@ -18,14 +18,15 @@ use super::skew;
 use super::sound::Soundness;
 use super::submission::{Entry, Outcome, Rendered, Submission, Use};
 use super::wrappings::WrappingChanges;
-use crate::audit::record::{FORMAT, record_hash, record_id};
+use crate::audit::record::record_hash;
 use crate::audit::tree::Frontier;
 use crate::catalog::{Overlay, Snapshot, Trust};
 use crate::envelope::Seals;
 use crate::lifecycle::{Command, LegacyPage, NewSigningKey, NewWrapping, ResealedRow};
+use crate::storage::tables::audit::NewRecord;
 use crate::storage::tables::wrappings::MARKS_WITHDRAWN;
 use crate::types::attempt::Decision;
-use crate::types::audit::{AuditRecord, Head, Receipt, Status};
+use crate::types::audit::{Head, Receipt, Status};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
@@ -34,7 +35,7 @@ use crate::types::view::{CatalogView, wrapping_generations};
 
 /// The writes of a batch, and the outcomes of its submissions.
 pub(super) struct Plan {
-    pub rows: Vec<AuditRecord>,
+    pub rows: Vec<NewRecord>,
     pub changes: Vec<Change>,
     /// Encryptions by key and version; zero for other uses.
     pub uses: BTreeMap<(KeyId, u32), u64>,
@@ -315,21 +316,17 @@ impl Planner<'_> {
                 *self.plan.counts.entry((time.hour(), draft.action.as_str(), status.as_str())).or_default() += count;
             }
         }
-        self.plan.rows.push(AuditRecord {
+        self.plan.rows.push(NewRecord {
             seq,
-            id: record_id(&hash),
             timestamp: time,
-            actor: draft.actor.principal().to_owned(),
-            role: draft.actor.role().as_str().to_owned(),
-            action: draft.action.as_str().to_owned(),
-            status: rendered.status.as_str().to_owned(),
+            actor: (draft.actor.principal().to_owned(), draft.actor.role().as_str()),
+            action: draft.action,
+            status: rendered.status,
             request_id: draft.actor.request_id().map(str::to_owned),
             key_id: draft.key_id,
             key_version: draft.key_version,
-            details: Some(rendered.details),
-            prev_hash: head.hash,
+            details: rendered.details,
             hash,
-            format: FORMAT,
         });
         head.seq = seq;
         head.hash = hash;

@@ -55,7 +55,7 @@ pub enum Value {
     /// A number, or a time in microseconds.
     Int(i64),
     /// A text value.
-    Text(String),
+    Text(Cow<'static, str>),
     /// A byte string.
     Ciphertext(Vec<u8>),
 }
@@ -333,12 +333,12 @@ impl From<crate::Timestamp> for Value {
 }
 impl From<&str> for Value {
     fn from(value: &str) -> Self {
-        Self::Text(value.to_owned())
+        Self::Text(Cow::Owned(value.to_owned()))
     }
 }
 impl From<String> for Value {
     fn from(value: String) -> Self {
-        Self::Text(value)
+        Self::Text(Cow::Owned(value))
     }
 }
 impl From<&[u8]> for Value {

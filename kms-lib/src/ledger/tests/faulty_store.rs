@@ -158,7 +158,7 @@ impl Connection for FaultyConnection {
     fn execute(&mut self, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64> {
         let poison = self.faults.poison.lock().unwrap().clone();
         if let Some((text, code)) = poison
-            && values.contains(&Value::Text(text))
+            && values.contains(&Value::from(text))
         {
             return Box::pin(async move { Err(Error::new(code, "poisoned")) });
         }

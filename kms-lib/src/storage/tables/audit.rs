@@ -6,7 +6,7 @@
 //! records the indexes have, so a commit may leave them as they are.
 
 use super::insert_rows;
-use crate::audit::record::record_id;
+use crate::audit::record::{FORMAT, record_id};
 use crate::storage::dialect::Dialect;
 use crate::storage::{Connection, Row, Statement, Value, corrupt};
 use crate::types::audit::{Action, AuditRecord, Status, StoredCheckpoint};
@@ -57,23 +57,47 @@ pub fn indexed_after(indexed: u64, before: u64, size: u64) -> u64 {
     indexed.saturating_add(size.saturating_sub(before)).saturating_add(more).min(size)
 }
 
+/// A record to be appended to the log, with the columns that are stored.
+pub struct NewRecord {
+    /// The place in the log.
+    pub seq: u64,
+    /// The time of the commit.
+    pub timestamp: Timestamp,
+    /// The principal and its role.
+    pub actor: (String, &'static str),
+    /// The action that was attempted.
+    pub action: Action,
+    /// Whether it succeeded.
+    pub status: Status,
+    /// The caller's id for the request.
+    pub request_id: Option<String>,
+    /// The key that the record is about.
+    pub key_id: Option<KeyId>,
+    /// The version that the record is about.
+    pub key_version: Option<u32>,
+    /// Further details as canonical JSON.
+    pub details: String,
+    /// The hash of the record.
+    pub hash: [u8; 32],
+}
+
 /// Appends records to the log.
-pub fn insert(rows: Vec<AuditRecord>) -> Vec<Statement> {
+pub fn insert(rows: Vec<NewRecord>) -> Vec<Statement> {
     let mut values = Vec::with_capacity(rows.len() * 12);
     for row in rows {
         values.extend([
             row.seq.into(),
             row.timestamp.into(),
-            row.actor.into(),
-            row.role.into(),
-            row.action.into(),
-            row.status.into(),
+            row.actor.0.into(),
+            Value::Text(row.actor.1.into()),
+            Value::Text(row.action.as_str().into()),
+            Value::Text(row.status.as_str().into()),
             row.request_id.into(),
             row.key_id.as_ref().map(KeyId::as_bytes).into(),
             row.key_version.into(),
             row.details.into(),
             (&row.hash).into(),
-            u32::from(row.format).into(),
+            u32::from(FORMAT).into(),
         ]);
     }
     let columns = COLUMNS.replace("t.", "");
