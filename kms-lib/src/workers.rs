@@ -68,10 +68,15 @@ impl Workers {
         Self(Arc::new(Inner { state: Mutex::default(), threads: threads.max(2) }))
     }
 
-    /// The maximum and the current number of threads.
+    /// The maximum number of threads at a time.
+    pub fn threads(&self) -> usize {
+        self.0.threads
+    }
+
+    /// The current number of threads.
     #[cfg(test)]
-    pub fn threads(&self) -> (usize, usize) {
-        (self.0.threads, self.0.state().running)
+    pub fn running(&self) -> usize {
+        self.0.state().running
     }
 
     /// Runs `work` when it is this principal's turn. If the future is dropped before, the work is not begun.

@@ -48,6 +48,11 @@ impl<'a> CallScratch<'a> {
         self.shared.public_keys.of(versions, self.principal).await
     }
 
+    /// The number of threads that compute at a time.
+    pub fn threads(&self) -> usize {
+        self.shared.workers.threads()
+    }
+
     /// Computes on another thread, when it is this principal's turn.
     pub async fn run<T: Send + 'static>(
         &self,

@@ -239,6 +239,38 @@ async fn the_ledger_believes_no_session() {
     assert_eq!(session.retire_root_key(1, &options).await.unwrap().root_key.state, RootKeyState::Retired);
 }
 
+/// A batch of as many signatures as there are computing threads is made on all of them.
+#[tokio::test]
+async fn a_small_batch_of_signatures_uses_all_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let (shared, session, _) = open(&folder.path().join("kms.db")).await;
+    session.create_key(NewKey::rsa_signing("s")).await.unwrap();
+    session.sign("s", b"message", SignatureAlgorithm::RsaPssSha256).await.unwrap();
+    let threads = shared.workers.threads();
+    let sign = || SignItem::new("s", b"message", SignatureAlgorithm::RsaPssSha256);
+    let items: Vec<_> = (0..threads).map(|_| sign()).collect();
+    let mut most = 0;
+    // A thread may end before its number is read.
+    for _ in 0..50 {
+        while shared.workers.running() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        let mut signing = std::pin::pin!(session.sign_batch(&items));
+        let signed = tokio::select! {
+            biased;
+            signed = &mut signing => Some(signed),
+            () = std::future::ready(()) => None,
+        };
+        most = most.max(shared.workers.running());
+        let signed = if let Some(signed) = signed { signed } else { signing.await };
+        assert!(signed.unwrap().iter().all(Result::is_ok));
+        if most == threads {
+            return;
+        }
+    }
+    assert_eq!(most, threads);
+}
+
 /// A batch of signatures is made on all computing threads.
 #[tokio::test]
 async fn a_batch_of_signatures_uses_all_threads() {
@@ -246,10 +278,10 @@ async fn a_batch_of_signatures_uses_all_threads() {
     let (shared, session, _) = open(&folder.path().join("kms.db")).await;
     session.create_key(NewKey::rsa_signing("s")).await.unwrap();
     let items: Vec<_> = (0..400).map(|_| SignItem::new("s", b"message", SignatureAlgorithm::RsaPssSha256)).collect();
-    let (threads, mut most) = (shared.workers.threads().0, 0);
+    let (threads, mut most) = (shared.workers.threads(), 0);
     let watching = async {
         loop {
-            most = most.max(shared.workers.threads().1);
+            most = most.max(shared.workers.running());
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
     };

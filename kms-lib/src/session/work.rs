@@ -13,7 +13,7 @@ use super::signatures::{Verifying, verify_all};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::workers::Length;
 
-/// The number of RSA private key operations in one piece of work: about four milliseconds.
+/// The maximum number of RSA private key operations in one piece of work: a few milliseconds.
 const COMPUTED_TOGETHER: usize = 8;
 
 /// The state of an item after its part on the caller's task.
@@ -69,13 +69,14 @@ impl Session {
     }
 }
 
-/// Computes the remaining operations, several in one piece of work, and as many pieces at once as there are threads.
+/// Computes the remaining operations on all threads, several in one piece of work if there are more than threads.
 async fn compute_all(bench: &CallScratch<'_>, left: Vec<(usize, Compute, u32)>) -> Vec<(usize, Worked)> {
     let mut pieces = Vec::new();
+    let together = left.len().div_ceil(bench.threads()).clamp(1, COMPUTED_TOGETHER);
     let mut left = left.into_iter().peekable();
     while left.peek().is_some() {
         let (mut places, mut computes) = (Vec::new(), Vec::new());
-        for (n, compute, version) in left.by_ref().take(COMPUTED_TOGETHER) {
+        for (n, compute, version) in left.by_ref().take(together) {
             places.push((n, version));
             computes.push(compute);
         }
