@@ -16,7 +16,8 @@ use crate::ledger::{AuditAck, Details, Ledger, LedgerDeps, Signer, Space, skew};
 use crate::lifecycle::NewQuarantined;
 use crate::session::{Denials, Rotations, Session, SetBacks, Shared, VerificationSettings};
 use crate::storage::inspection::require_sound;
-use crate::storage::tables::{self, audit, root_keys, secrets};
+use crate::storage::tables::secrets::{self, ServiceKeyRow};
+use crate::storage::tables::{self, audit, root_keys};
 use crate::storage::{Connection, Store};
 use crate::types::actor::Actor;
 use crate::types::attempt::Operation;
@@ -117,8 +118,13 @@ async fn verify_own_keys(
     mut connection: Box<dyn Connection>,
 ) -> Result<OwnKeys> {
     require_sound(connection.as_mut()).await?;
-    let (generations, head) = read_root_keys(connection.as_mut()).await?;
-    let keys = secrets::service_keys(connection.as_mut()).await?;
+    // From one state: another process may replace these keys meanwhile, and a head that a former key signed counts as
+    // altered.
+    connection.begin_read().await?;
+    let read = read_own_rows(connection.as_mut()).await;
+    let ended = connection.rollback().await;
+    let (generations, head, keys) = read?;
+    ended?;
     connection.close().await?;
     let envelope = Envelope::unlock(Arc::clone(provider), sources.to_vec(), generations).await?;
     let seals = load_seals(&envelope, &keys, head.log_id).await?;
@@ -307,9 +313,12 @@ async fn record_opening(shared: &Arc<Shared>, lost: Option<high_water::Lost>, pu
     Ok(())
 }
 
-/// Reads the stored generations of the root key, which are not verified yet, and the head.
-async fn read_root_keys(connection: &mut dyn Connection) -> Result<(Vec<RootKeyGeneration>, Head)> {
+/// The stored generations of the root key, the head, and the service's own keys; none of them is verified yet.
+type OwnRows = (Vec<RootKeyGeneration>, Head, Vec<ServiceKeyRow>);
+
+async fn read_own_rows(connection: &mut dyn Connection) -> Result<OwnRows> {
     let generations = root_keys::unchecked(connection).await?;
     let missing = || Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing; restore a backup");
-    Ok((generations, tables::head::read(connection).await?.ok_or_else(missing)?))
+    let head = tables::head::read(connection).await?.ok_or_else(missing)?;
+    Ok((generations, head, secrets::service_keys(connection).await?))
 }

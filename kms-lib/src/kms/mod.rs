@@ -12,6 +12,8 @@ pub(crate) mod jobs;
 mod lease;
 mod memory;
 pub(crate) mod open;
+#[cfg(all(test, feature = "sqlite"))]
+mod opening_tests;
 mod quarantine;
 mod schedule;
 mod steady;

@@ -1,6 +1,8 @@
 //! A store with injected errors, on top of SQLite.
 
+use std::future::Future;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -10,6 +12,9 @@ use crate::storage::dialect::Dialect;
 use crate::storage::sqlite::SqliteStore;
 use crate::storage::{Connection, EachRow, Reserve, Sql, Store, StoreFuture, Value};
 use crate::{Actor, Config, Error, ErrorCode, NewKey, Result, Role};
+
+/// Something that another process does.
+type Interruption = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The faults to inject.
 pub(crate) struct Faults {
@@ -35,6 +40,31 @@ pub(crate) struct Faults {
     pub(super) lose_readers: AtomicU32,
     /// The number of reading connections after which further requests fail.
     pub(crate) readers_left: AtomicU32,
+    /// What happens before a query, and the number of queries before that one.
+    interruption: Mutex<Option<(u32, Interruption)>>,
+}
+
+impl Faults {
+    /// Has something done after this number of queries, before the next one.
+    pub(crate) fn interrupt(&self, queries: u32, doing: impl Future<Output = ()> + Send + 'static) {
+        *self.interruption.lock().unwrap() = Some((queries, Box::pin(doing)));
+    }
+
+    /// Whether there were not as many queries.
+    pub(crate) fn is_uninterrupted(&self) -> bool {
+        self.interruption.lock().unwrap().is_some()
+    }
+
+    fn interruption(&self) -> Option<Interruption> {
+        let mut interruption = self.interruption.lock().unwrap();
+        match interruption.take()? {
+            (0, doing) => Some(doing),
+            (queries, doing) => {
+                *interruption = Some((queries - 1, doing));
+                None
+            }
+        }
+    }
 }
 
 impl Default for Faults {
@@ -51,6 +81,7 @@ impl Default for Faults {
             gate: tokio::sync::Mutex::new(()),
             lose_readers: AtomicU32::new(0),
             readers_left: AtomicU32::new(u32::MAX),
+            interruption: Mutex::default(),
         }
     }
 }
@@ -86,6 +117,9 @@ impl Store for FaultyStore {
             }
             self.wrap(self.inner.reader()).await
         })
+    }
+    fn loader(&self, given_up: Arc<AtomicBool>) -> StoreFuture<'_, Box<dyn Connection>> {
+        self.wrap(self.inner.loader(given_up))
     }
     fn claim(&self, exclusive: bool) -> Result<()> {
         self.inner.claim(exclusive)
@@ -165,7 +199,12 @@ impl Connection for FaultyConnection {
         self.inner.execute(sql, values)
     }
     fn query<'a>(&'a mut self, sql: Sql, values: Vec<Value>, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()> {
-        self.inner.query(sql, values, each)
+        Box::pin(async move {
+            if let Some(doing) = self.faults.interruption() {
+                doing.await;
+            }
+            self.inner.query(sql, values, each).await
+        })
     }
     fn close(self: Box<Self>) -> StoreFuture<'static, ()> {
         self.inner.close()
@@ -181,10 +220,14 @@ pub(crate) async fn open(file: &Path) -> (Arc<Shared>, Session, Arc<Faults>) {
 /// Like the function above, on an existing store.
 pub(crate) async fn reopen(file: &Path) -> (Arc<Shared>, Session, Arc<Faults>) {
     let faults = Arc::new(Faults::default());
-    let inner = SqliteStore::open(file).await.unwrap();
-    let store = Arc::new(FaultyStore { inner, faults: Arc::clone(&faults) });
     let config = Config::new(format!("sqlite:{}", file.display())).root_key_bytes([7; 32]);
-    let shared = open_on(config, store).await.unwrap();
+    let shared = open_with(config, file, &faults).await.unwrap();
     let session = Session::new(Arc::clone(&shared), Actor::new("alice", Role::Admin).unwrap());
     (shared, session, faults)
+}
+
+/// Opens a store with these faults.
+pub(crate) async fn open_with(config: Config, file: &Path, faults: &Arc<Faults>) -> Result<Arc<Shared>> {
+    let inner = SqliteStore::open(file).await.unwrap();
+    open_on(config, Arc::new(FaultyStore { inner, faults: Arc::clone(faults) })).await
 }

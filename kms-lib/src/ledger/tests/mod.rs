@@ -15,7 +15,7 @@ use crate::storage::sqlite::SqliteStore;
 use crate::types::view::CatalogView;
 use crate::{Action, Actor, AuditAck, AuditQuery, Config, Context, ErrorCode, NewKey, Paging, Role, Status};
 
-pub(crate) use faulty_store::{Faults, open, reopen};
+pub(crate) use faulty_store::{Faults, open, open_with, reopen};
 
 /// With `queued`, a result is returned before its commit. A ledger that has stopped must not return any.
 #[tokio::test(flavor = "multi_thread")]
