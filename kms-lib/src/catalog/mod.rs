@@ -201,14 +201,18 @@ impl Catalog {
         stands_for(&self.seals(), head, rows)
     }
 
-    /// Takes out the rows that a verification found to be altered. The remaining rows must be exactly those that it
-    /// found to be good, folded into `good`. Fails with `StoreContended` if rows have changed since.
-    pub fn set_aside(&self, altered: &[NewQuarantined], good: &RowSet) -> Result<()> {
+    /// Takes out the rows that a verification of the tables at `revision` found to be altered. The remaining rows must
+    /// be exactly those that it found to be good, folded into `good`. Fails with `StoreContended` if rows have changed
+    /// in between, and with `IntegrityFailure` if none have: then two readings of the same tables differ.
+    pub fn set_aside(&self, altered: &[NewQuarantined], good: &RowSet, revision: u64) -> Result<()> {
         let mut snapshot = self.snapshot_mut();
         for row in altered {
             snapshot.set_aside(row.table, row.row, row.key, &self.seals());
         }
         if snapshot.rows() != good {
+            if snapshot.revision() == revision {
+                return Err(Error::new(ErrorCode::IntegrityFailure, "rows of the store contradict each other"));
+            }
             return Err(Error::new(ErrorCode::StoreContended, "rows of the store changed while they were verified"));
         }
         snapshot.set_trust(Trust::Verified);

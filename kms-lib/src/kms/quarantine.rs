@@ -8,7 +8,7 @@ use crate::lifecycle::NewQuarantined;
 use crate::session::{Session, Shared};
 use crate::storage::Store;
 use crate::types::actor::Actor;
-use crate::types::error::Result;
+use crate::types::error::{ErrorCode, Result};
 use crate::types::ids::{KeyId, QuarantineId};
 use crate::types::quarantine::EntityTable;
 use crate::types::view::CatalogView;
@@ -29,19 +29,27 @@ pub(super) async fn set_aside(
     let found = (Verifier { store, catalog, signer, workers, kept: None }).compare_rows().await?;
     let can_tell = |found: &Compared| !found.is_beyond_quarantine && found.altered.len() <= QUARANTINED;
     let Some(found) = found.filter(can_tell) else {
-        tracing::error!(
-            "the log, the quarantine, the root key generations or more than {QUARANTINED} rows were altered; \
-             no key, grant or token is used; verify the log, and restore a backup"
-        );
-        catalog.refuse_all();
+        let why = "the log, the quarantine, the root key generations or more than";
+        refuse_all(catalog, &format!("{why} {QUARANTINED} rows were altered"));
         return Ok(Vec::new());
     };
     let altered: Vec<NewQuarantined> = found.altered.iter().map(|row| new_entry(catalog, row)).collect();
-    catalog.set_aside(&altered, &found.good)?;
+    match catalog.set_aside(&altered, &found.good, found.revision) {
+        Err(error) if error.code() == ErrorCode::IntegrityFailure => {
+            refuse_all(catalog, "rows of the store contradict each other");
+            return Ok(Vec::new());
+        }
+        set_aside => set_aside?,
+    }
     for row in &altered {
         tracing::error!(table = %row.table, id = %KeyId::from_bytes(row.row), "a row was altered and is quarantined");
     }
     Ok(altered)
+}
+
+fn refuse_all(catalog: &Catalog, why: &str) {
+    tracing::error!("{why}; no key, grant or token is used; verify the log, and restore a backup");
+    catalog.refuse_all();
 }
 
 /// Builds a quarantine entry. The log says which key a row belongs to and under which name; a row that no record covers

@@ -62,6 +62,8 @@ pub struct Compared {
     pub restored: Vec<RestoredRow>,
     /// All other rows, without those in quarantine, folded with the entries of the quarantine.
     pub good: RowSet,
+    /// The revision of the tables that were compared.
+    pub revision: u64,
 }
 
 /// A row in quarantine that matches the log again.
@@ -124,13 +126,13 @@ pub(super) async fn compare(
     for change in changed {
         recorded.insert((&change.table, &change.id), change);
     }
-    let Tables { present, faults, unreadable, whole, size: now } = read(store, catalog).await?;
+    let Tables { present, faults, unreadable, whole, size: now, revision } = read(store, catalog).await?;
     // Without the earlier records, a row rolled back to an older state looks valid: only the row commitment reveals it.
     if from > 0 && !whole {
         return Ok(None);
     }
-    let found = Compared { faults, ..Compared::default() };
-    let mut comparison = Comparison { recorded, from, size, now, found };
+    let found = Compared { faults, revision, ..Compared::default() };
+    let mut comparison = Comparison { recorded, repeated: repeated(&present), from, size, now, found };
     present.iter().for_each(|row| comparison.hold(row));
     comparison.note_missing(catalog);
     name_keys(&mut comparison.found.altered, changed);
@@ -138,10 +140,20 @@ pub(super) async fn compare(
     Ok(Some(comparison.finish()))
 }
 
+/// The rows with good seals that a table has more than once, by table and id: damaged storage has a block twice, or its
+/// index was bypassed.
+fn repeated(present: &[Present]) -> HashSet<(&str, &str)> {
+    let mut known = HashSet::new();
+    let sealed = present.iter().filter(|row| row.sealed).map(|row| (row.table, row.id.as_str()));
+    sealed.filter(|row| !known.insert(*row)).collect()
+}
+
 /// A comparison in progress.
 struct Comparison<'a> {
     /// The last recorded change of each row that was not found yet, by table and id.
     recorded: HashMap<(&'a str, &'a str), &'a ChangedRow>,
+    /// The rows that exist more than once. None of them is good, since it depends on the statement which one is read.
+    repeated: HashSet<(&'a str, &'a str)>,
     from: u64,
     size: u64,
     /// The number of records at the moment when the tables were read.
@@ -156,7 +168,10 @@ impl<'a> Comparison<'a> {
         // Sealed rows that changed after the verified head belong to the next verification, if the log has advanced in
         // the meantime; otherwise they come from a part of the log that was truncated.
         let is_later = row.revision > self.size && row.revision <= self.now;
+        let is_repeated = self.repeated.contains(&(row.table, row.id.as_str()));
         let fault = match change {
+            Some(change) if is_repeated => mismatch(row, change),
+            None if is_repeated => without_record(row),
             // No record that was read confirms a row in quarantine.
             _ if row.sealed && is_later && row.quarantined => return,
             _ if row.sealed && is_later => return self.keep(row),
@@ -167,14 +182,11 @@ impl<'a> Comparison<'a> {
                 if change.digest == row.digest && row.quarantined {
                     self.keep(row);
                 }
-                Fault { seq: change.seq, finding: Finding::RowMismatch { table: row.table.into(), id: row.id.clone() } }
+                mismatch(row, change)
             }
             // The row was verified earlier and has not changed since.
             None if self.from > 0 && row.sealed && row.revision <= self.from => return self.keep(row),
-            None => Fault {
-                seq: row.revision,
-                finding: Finding::RowWithoutRecord { table: row.table.into(), id: row.id.clone() },
-            },
+            None => without_record(row),
         };
         // A surplus row without a valid seal is not used anywhere.
         if row.sealed || change.is_some() {
@@ -220,9 +232,19 @@ impl<'a> Comparison<'a> {
     }
 
     fn finish(mut self) -> Compared {
+        let mut known = HashSet::new();
+        self.found.altered.retain(|row| known.insert((row.table, row.id)));
         self.found.faults.sort_by_key(|fault| fault.seq);
         self.found
     }
+}
+
+fn mismatch(row: &Present, change: &ChangedRow) -> Fault {
+    Fault { seq: change.seq, finding: Finding::RowMismatch { table: row.table.into(), id: row.id.clone() } }
+}
+
+fn without_record(row: &Present) -> Fault {
+    Fault { seq: row.revision, finding: Finding::RowWithoutRecord { table: row.table.into(), id: row.id.clone() } }
 }
 
 /// The tables as they are at one moment.
@@ -236,6 +258,8 @@ struct Tables {
     whole: bool,
     /// The number of records at that moment.
     size: u64,
+    /// The revision at that moment.
+    revision: u64,
 }
 
 /// All rows of the tables that the log covers.
@@ -318,7 +342,8 @@ fn describe(rows: Rows, seals: &Seals) -> Tables {
     used.for_each(|row| all.combine(&row.fold));
     let whole = head.as_ref().is_some_and(|head| stands_for(seals, head, &all));
     let Collected { present, unreadable, .. } = rows;
-    Tables { present, faults, unreadable, whole, size: head.map_or(0, |head| head.seq) }
+    let (size, revision) = head.map_or((0, 0), |head| (head.seq, head.revision));
+    Tables { present, faults, unreadable, whole, size, revision }
 }
 
 /// The rows in quarantine, as its sealed entries say.

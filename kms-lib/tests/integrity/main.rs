@@ -9,6 +9,7 @@ mod columns;
 #[cfg(feature = "import")]
 mod imported_log;
 mod put_back;
+mod repeated_rows;
 mod reverify;
 mod root_key_attacks;
 mod signing_keys;
