@@ -30,7 +30,8 @@ pub(super) trait CatalogRow: Send + Sized + 'static {
 /// The function that receives rows with good seals.
 pub(super) type EachChunk<'c, T> = dyn FnMut(Vec<Folded<T>>) + Send + 'c;
 
-/// Rows of one table whose seals are being checked.
+/// Rows of one table whose seals are being checked. They are handed on in the order of the table, apart from chunks
+/// that a thread holds up: versions that arrive in another order are inserted between the present ones of their key.
 pub(super) struct Checking<'c, T> {
     seals: Arc<Seals>,
     each: &'c mut EachChunk<'c, T>,
@@ -42,11 +43,16 @@ pub(super) struct Checking<'c, T> {
     has_failed: bool,
 }
 
-/// A chunk that waits for a thread or is being checked.
-struct Chunk<T> {
-    /// None once a thread has begun to check the rows.
-    rows: Arc<Mutex<Option<Vec<Sealed<T>>>>>,
-    checked: oneshot::Receiver<Vec<Folded<T>>>,
+/// A chunk whose rows were not handed on yet.
+enum Chunk<T> {
+    /// Waits for a thread or is being checked.
+    Given {
+        /// None once a thread has begun to check the rows.
+        rows: Arc<Mutex<Option<Vec<Sealed<T>>>>>,
+        checked: oneshot::Receiver<Vec<Folded<T>>>,
+    },
+    /// Was checked here.
+    Checked(Vec<Folded<T>>),
 }
 
 impl<T: CatalogRow> Chunk<T> {
@@ -62,7 +68,15 @@ impl<T: CatalogRow> Chunk<T> {
             }
         };
         drop(tokio::task::spawn_blocking(work));
-        Self { rows, checked }
+        Self::Given { rows, checked }
+    }
+
+    /// The rows, unless a thread has begun to check them.
+    fn take(&self) -> Option<Vec<Sealed<T>>> {
+        match self {
+            Self::Given { rows, .. } => take(rows),
+            Self::Checked(_) => None,
+        }
     }
 }
 
@@ -84,34 +98,51 @@ impl<'c, T: CatalogRow> Checking<'c, T> {
         self.hand_on();
         let chunk = std::mem::replace(&mut self.waiting, Vec::with_capacity(CHUNK));
         if self.chunks.len() < CHUNKS {
+            return self.chunks.push_back(Chunk::start(chunk, Arc::clone(&self.seals)));
+        }
+        // All threads are busy. The oldest chunk is the next one in the order of the table.
+        if let Some(oldest) = self.chunks.front().and_then(Chunk::take) {
+            self.chunks.pop_front();
+            (self.each)(check(oldest, &self.seals));
             self.chunks.push_back(Chunk::start(chunk, Arc::clone(&self.seals)));
+        } else if self.chunks.len() < 2 * CHUNKS {
+            self.chunks.push_back(Chunk::Checked(check(chunk, &self.seals)));
         } else {
-            // The order of the rows of one table does not matter.
+            // A thread holds up the oldest chunk. Only the speed depends on the order.
             (self.each)(check(chunk, &self.seals));
         }
     }
 
     /// Hands on the rows of the oldest chunks, as far as they are checked.
     fn hand_on(&mut self) {
-        while let Some(chunk) = self.chunks.front_mut() {
-            // Not polled as a future, which would wait when the task has used up its turn.
-            match chunk.checked.try_recv() {
-                Ok(checked) => (self.each)(checked),
-                Err(oneshot::error::TryRecvError::Empty) => return,
-                Err(oneshot::error::TryRecvError::Closed) => self.has_failed = true,
+        while let Some(chunk) = self.chunks.pop_front() {
+            match chunk {
+                Chunk::Checked(checked) => (self.each)(checked),
+                Chunk::Given { rows, mut checked } => match checked.try_recv() {
+                    // Not polled as a future, which would wait when the task has used up its turn.
+                    Ok(checked) => (self.each)(checked),
+                    Err(oneshot::error::TryRecvError::Closed) => self.has_failed = true,
+                    Err(oneshot::error::TryRecvError::Empty) => {
+                        return self.chunks.push_front(Chunk::Given { rows, checked });
+                    }
+                },
             }
-            self.chunks.pop_front();
         }
     }
 
     /// Checks the rows that no other thread has begun to check, and hands on all that remain.
     pub(super) async fn finish(mut self) -> Result<()> {
-        (self.each)(check(std::mem::take(&mut self.waiting), &self.seals));
+        self.chunks.push_back(Chunk::Checked(check(std::mem::take(&mut self.waiting), &self.seals)));
         // The newest first, since other threads begin with the oldest. Without a free thread, all are checked here.
-        while let Some(chunk) = self.chunks.pop_back() {
-            match take(&chunk.rows) {
-                Some(rows) => (self.each)(check(rows, &self.seals)),
-                None => match chunk.checked.await {
+        for chunk in self.chunks.iter_mut().rev() {
+            if let Some(rows) = chunk.take() {
+                *chunk = Chunk::Checked(check(rows, &self.seals));
+            }
+        }
+        for chunk in std::mem::take(&mut self.chunks) {
+            match chunk {
+                Chunk::Checked(checked) => (self.each)(checked),
+                Chunk::Given { checked, .. } => match checked.await {
                     Ok(checked) => (self.each)(checked),
                     Err(_) => self.has_failed = true,
                 },
@@ -170,7 +201,7 @@ mod tests {
     }
 
     /// Pushes 1,000 rows, of which every tenth has no good seal; calls `pause` after each. Returns the numbers of the
-    /// rows that arrive, sorted.
+    /// rows that arrive.
     async fn arrived(pause: impl Fn(&Checking<'_, KeyVersion>)) -> Vec<u32> {
         let seals = Arc::new(Seals::new(1, &[7; INTEGRITY_KEY_BYTES]).unwrap());
         let mut arrived = Vec::new();
@@ -183,7 +214,6 @@ mod tests {
             pause(&checking);
         }
         checking.finish().await.unwrap();
-        arrived.sort_unstable();
         arrived
     }
 
@@ -195,14 +225,17 @@ mod tests {
     #[tokio::test]
     async fn rows_that_threads_check_arrive() {
         let wait = |checking: &Checking<'_, KeyVersion>| {
-            while checking.chunks.front().is_some_and(|chunk| chunk.checked.is_empty()) {
+            while let Some(Chunk::Given { checked, .. }) = checking.chunks.front()
+                && checked.is_empty()
+            {
                 std::thread::yield_now();
             }
         };
         assert_eq!(arrived(wait).await, good());
     }
 
-    /// All rows arrive if the runtime has no free thread for blocking work.
+    /// All rows arrive, in the order of the table, if the runtime has no free thread for blocking work. In another
+    /// order, each of the many versions of a key would move all those after it.
     #[test]
     fn rows_arrive_without_a_free_thread() {
         let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
