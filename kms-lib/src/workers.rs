@@ -9,8 +9,11 @@ use tokio::sync::oneshot;
 
 use crate::types::error::{Error, ErrorCode, Result};
 
+mod blocking;
 #[cfg(test)]
 mod tests;
+
+pub use blocking::{run_blocking, start};
 
 /// The expected duration of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +56,8 @@ struct Lane {
     turns: VecDeque<Arc<str>>,
 }
 
-type Task = Box<dyn FnOnce() + Send>;
+/// The argument says whether there is a thread for the task; otherwise it answers with an error.
+type Task = Box<dyn FnOnce(bool) + Send>;
 
 impl Default for Workers {
     /// As many threads as cores, but at least two.
@@ -80,6 +84,7 @@ impl Workers {
     }
 
     /// Runs `work` when it is this principal's turn. If the future is dropped before, the work is not begun.
+    /// `Overloaded` if no thread can be started for it.
     pub async fn run<T: Send + 'static>(
         &self,
         principal: &str,
@@ -87,10 +92,10 @@ impl Workers {
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        let task = move || {
+        let task = move |has_thread: bool| {
             if !reply.is_closed() {
                 // The caller may have dropped its future meanwhile; ignore the send error.
-                let _ = reply.send(work());
+                let _ = reply.send(if has_thread { work() } else { Err(blocking::no_thread()) });
             }
         };
         self.push(principal, length, Box::new(task));
@@ -127,11 +132,26 @@ impl Workers {
         state.running += 1;
         drop(state);
         let thread = Thread { inner: Arc::clone(&self.0), is_counted: true };
-        drop(tokio::task::spawn_blocking(move || thread.work()));
+        // A thread that cannot be started is dropped, and then no longer counted.
+        if start(move || thread.work()).is_err() {
+            self.0.refuse_without_threads();
+        }
     }
 }
 
 impl Inner {
+    /// Refuses the waiting tasks if there is no thread for them.
+    fn refuse_without_threads(&self) {
+        let mut state = self.state();
+        let mut refused = Vec::new();
+        if state.running == 0 {
+            let State { short, long, .. } = &mut *state;
+            refused.extend([short, long].into_iter().flat_map(|lane| std::iter::from_fn(|| lane.pop())));
+        }
+        drop(state);
+        refused.into_iter().for_each(|task| task(false));
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -148,7 +168,7 @@ impl Thread {
         let mut ended = None;
         while let Some((length, task)) = self.next(ended) {
             // A panic ends only the task, whose caller gets an error, and not the thread.
-            if catch_unwind(AssertUnwindSafe(task)).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| task(true))).is_err() {
                 tracing::error!("a computation panicked");
             }
             ended = Some(length);

@@ -9,6 +9,7 @@ use super::snapshot::Folded;
 use crate::envelope::{RowSet, Seals};
 use crate::storage::tables::sealed::Sealed;
 use crate::types::error::{Error, ErrorCode, Result};
+use crate::workers;
 
 /// Number of rows in a chunk. A chunk is checked on one thread.
 const CHUNK: usize = if cfg!(test) { 2 } else { 1_024 };
@@ -67,7 +68,8 @@ impl<T: CatalogRow> Chunk<T> {
                 let _ = done.send(check(rows, &seals));
             }
         };
-        drop(tokio::task::spawn_blocking(work));
+        // Without a thread, the rows are checked by the task that reads.
+        let _ = workers::start(work);
         Self::Given { rows, checked }
     }
 
@@ -121,7 +123,10 @@ impl<'c, T: CatalogRow> Checking<'c, T> {
                 Chunk::Given { rows, mut checked } => match checked.try_recv() {
                     // Not polled as a future, which would wait when the task has used up its turn.
                     Ok(checked) => (self.each)(checked),
-                    Err(oneshot::error::TryRecvError::Closed) => self.has_failed = true,
+                    Err(oneshot::error::TryRecvError::Closed) => match take(&rows) {
+                        Some(rows) => (self.each)(check(rows, &self.seals)),
+                        None => self.has_failed = true,
+                    },
                     Err(oneshot::error::TryRecvError::Empty) => {
                         return self.chunks.push_front(Chunk::Given { rows, checked });
                     }

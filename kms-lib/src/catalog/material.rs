@@ -251,13 +251,6 @@ impl Loader {
     }
 }
 
-/// Runs blocking work, such as file access, off the async threads. Computations go to the [`Workers`].
-pub async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|_| Err(Error::new(ErrorCode::Internal, "a computation ended unexpectedly")))
-}
-
 fn altered(what: &str) -> Error {
     Error::new(ErrorCode::IntegrityFailure, format!("the stored material {what}"))
 }

@@ -20,7 +20,7 @@ mod tests;
 pub use description::{
     GrantDescription, KeyDescription, Outline, VersionDescription, grant_description, key_description,
 };
-pub use material::{LOADING, MaterialCache, ReadyKey, run_blocking};
+pub use material::{LOADING, MaterialCache, ReadyKey};
 pub use overlay::Overlay;
 pub use public_keys::{PublicKey, PublicKeys};
 pub use seals::load_seals;

@@ -10,6 +10,7 @@ use super::{RootKey, check};
 use crate::crypto::provider::Provider;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::root_key::{RootKeyGeneration, RootKeyProvider};
+use crate::workers::run_blocking;
 
 /// A root key for a new generation, with the values for its row.
 pub struct NewRootKey {
@@ -96,6 +97,5 @@ async fn local(
     let derive = move || -> Result<Arc<dyn RootKey>> {
         Ok(Arc::new(LocalRootKey::new(crypto, &source, &derivation, generation)?))
     };
-    let derived = tokio::task::spawn_blocking(derive).await;
-    derived.unwrap_or_else(|_| Err(Error::new(ErrorCode::Internal, "the derivation of a root key ended unexpectedly")))
+    run_blocking(derive).await
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{head, high_water, quarantine};
 use crate::audit::record::{Body, record_hash};
-use crate::catalog::{Catalog, LOADING, MaterialCache, PublicKeys, Trust, load_seals, run_blocking};
+use crate::catalog::{Catalog, LOADING, MaterialCache, PublicKeys, Trust, load_seals};
 use crate::config::Config;
 use crate::crypto::provider::Provider;
 use crate::envelope::{Envelope, RootKeySource, Seals};
@@ -26,7 +26,7 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::root_key::RootKeyGeneration;
 use crate::types::time::Timestamp;
 use crate::verification::Turns;
-use crate::workers::Workers;
+use crate::workers::{Workers, run_blocking};
 
 /// Audit lists that may run at once. This leaves one of SQLite's long readers free for verifications.
 const LISTS: usize = 3;

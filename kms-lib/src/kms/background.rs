@@ -8,13 +8,13 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::schedule::{Runner, pause};
-use crate::catalog::run_blocking;
 use crate::config::Config;
 use crate::outage::Outage;
 use crate::scheduler::Schedule;
 use crate::session::{Shared, write_counted};
 use crate::storage::inspection;
 use crate::types::error::Result;
+use crate::workers::run_blocking;
 
 /// The interval at which the head is read and expired key material is dropped.
 const LOOK: Duration = Duration::from_secs(1);

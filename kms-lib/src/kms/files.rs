@@ -4,10 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::catalog::run_blocking;
 use crate::storage::durable::sync_name;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::RecordId;
+use crate::workers::run_blocking;
 
 /// Suffixes of the files that SQLite keeps beside a database.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];

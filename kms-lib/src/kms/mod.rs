@@ -31,12 +31,12 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::catalog::run_blocking;
 use crate::config::Config;
 use crate::ops::{self, Ready, Telemetry};
 use crate::session::{Session, Shared, write_last};
 use crate::types::actor::Actor;
 use crate::types::error::{Error, ErrorCode, Result};
+use crate::workers::run_blocking;
 
 /// The time that closing waits for the store to take pending submissions: longer than one commit whose outcome is
 /// unclear.

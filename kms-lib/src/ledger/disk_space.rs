@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde::Serialize;
 
-use crate::catalog::run_blocking;
 use crate::storage::{Reserve, Store};
 use crate::types::error::{Error, ErrorCode};
+use crate::workers::run_blocking;
 
 /// The alarm level and the disk reserve, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -169,11 +169,15 @@ fn bytes_of_batch(items: &[Item<'_>]) -> usize {
     items.iter().map(|item| ITEM_BYTES + of_context(item)).sum()
 }
 
-/// Whether the store or a root key failed, and not the operation itself.
+/// Whether the store or a root key failed, or there was no thread for the work, and not the operation itself.
 fn is_outage(code: ErrorCode) -> bool {
     matches!(
         code,
-        ErrorCode::StoreUnavailable | ErrorCode::StoreFull | ErrorCode::RootKeyUnavailable | ErrorCode::Closed
+        ErrorCode::StoreUnavailable
+            | ErrorCode::StoreFull
+            | ErrorCode::RootKeyUnavailable
+            | ErrorCode::Closed
+            | ErrorCode::Overloaded
     )
 }
 

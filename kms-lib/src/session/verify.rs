@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::{Session, Shared};
 use crate::audit::verify::{Fault, Finding};
-use crate::catalog::run_blocking;
 use crate::ledger::{Details, Draft, Entry, Lane, Outcome, Verdict};
 use crate::storage::StoreFuture;
 use crate::storage::tables::usage;
@@ -17,6 +16,7 @@ use crate::verification::{
     KeptVerification, Pinned, REVERIFY_WINDOW, Report, VERIFIED_SIZE, Verified, Verifier, VerifyOptions, Window,
     high_water, rolled_back,
 };
+use crate::workers::run_blocking;
 
 /// The name under which the last verification is stored.
 pub(crate) const LAST_VERIFICATION: &str = "audit.last_verification";

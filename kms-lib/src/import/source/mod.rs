@@ -14,6 +14,7 @@ pub use rows::{
 use std::path::Path;
 
 use crate::types::error::{Error, ErrorCode, Result};
+use crate::workers::run_blocking;
 use json::JsonFiles;
 use mysql::Snapshot;
 use place::Form;
@@ -121,8 +122,7 @@ impl Source {
 /// Reads files on a thread for blocking work: they may be long.
 async fn read_files(path: &Path) -> Result<JsonFiles> {
     let path = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || JsonFiles::open(&path)).await;
-    read.map_err(|_| Error::new(ErrorCode::Internal, "reading the files of the source was cancelled"))?
+    run_blocking(move || JsonFiles::open(&path)).await
 }
 
 /// An error about the source's URL, connection or rows, which must not be taken for one of the store.

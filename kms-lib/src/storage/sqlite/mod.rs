@@ -23,6 +23,7 @@ use sqlx::{ConnectOptions, Sqlite};
 use super::durable::sync_name;
 use super::{Connection, Reserve, Store, StoreFuture};
 use crate::types::error::{Error, ErrorCode, Result};
+use crate::workers::run_blocking;
 pub(crate) use files::is_read_only;
 use files::{FileId, create_private, empty, fill, free_space, give_to_owner, unreachable_file};
 use fork::Opened;
@@ -221,7 +222,7 @@ impl Store for SqliteStore {
             let (path, copying) = (self.path.clone(), Copying::default());
             // Dropped with this future, which stops the copy on the other thread.
             let given_up = Abandon(copying.clone());
-            let copied = tokio::task::spawn_blocking(move || {
+            let copied = run_blocking(move || {
                 let copied = writer::copy(&path, &name, &copying).and_then(|()| {
                     let synced = File::open(&name).and_then(|file| file.sync_all());
                     let synced = synced.and_then(|()| sync_name(Path::new(&name)));
@@ -237,7 +238,7 @@ impl Store for SqliteStore {
             });
             let copied = copied.await;
             drop(given_up);
-            copied.map_err(|_| Error::new(ErrorCode::Internal, "copying the store was cancelled"))?
+            copied
         })
     }
     fn blocks_thread(&self) -> bool {
