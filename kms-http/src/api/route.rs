@@ -179,7 +179,8 @@ async fn admit(
     seen: &mut Caller,
 ) -> Result<(Call, Held), ApiError> {
     let (parts, body) = request.into_parts();
-    let actor = match identified(app, context, &parts).await {
+    // Boxed: it takes more memory than all that follows, and thousands of requests may wait for their bodies.
+    let actor = match Box::pin(identified(app, context, &parts)).await {
         Ok(actor) => actor,
         Err(error) => {
             not_recognized(app, context, &parts, &error).await;
