@@ -46,6 +46,7 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::{CredentialId, GrantId};
 use crate::types::time::Timestamp;
 use crate::verification::{AnchorReport, Report, VerifyOptions};
+use crate::workers::build_runtime;
 
 /// The runtime that does the work, and the process that it was created in.
 struct Engine {
@@ -57,14 +58,12 @@ struct Engine {
 impl Engine {
     fn new() -> Result<Self> {
         check_thread()?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .thread_name("mini-kms")
-            // Connections to database servers need I/O.
-            .enable_all()
-            .build()
-            .map_err(|e| {
-                Error::new(ErrorCode::Internal, format!("the runtime cannot be started: {e}")).with_source(e)
-            })?;
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        // Connections to database servers need I/O.
+        let runtime = build_runtime(builder.thread_name("mini-kms").enable_all(), None).map_err(|e| {
+            let text = format!("the runtime cannot be started: {e}; nothing was done, retry later");
+            Error::new(ErrorCode::Overloaded, text).with_source(e)
+        })?;
         let handle = runtime.handle().clone();
         Ok(Self { runtime: Mutex::new(Some(runtime)), handle, process: std::process::id() })
     }

@@ -145,6 +145,7 @@ pub mod internals {
     pub use crate::scheduler::Schedule;
     pub use crate::types::audit::hex;
     pub use crate::types::grant::StoredConditions;
+    pub use crate::workers::{build_runtime, run_blocking};
 }
 
 /// The programs in the two READMEs, compiled as doctests.

@@ -10,10 +10,12 @@ use tokio::sync::oneshot;
 use crate::types::error::{Error, ErrorCode, Result};
 
 mod blocking;
+mod runtime;
 #[cfg(test)]
 mod tests;
 
 pub use blocking::{run_blocking, start};
+pub use runtime::build_runtime;
 
 /// The expected duration of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use kms_lib::internals::Leader;
+use kms_lib::internals::{Leader, build_runtime};
 use kms_lib::{Error, ErrorCode, Result};
 use tokio::runtime::{EnterGuard, Handle, Runtime};
 
@@ -72,10 +72,11 @@ pub struct Engine {
 impl Engine {
     /// Starts a runtime.
     pub fn new() -> Result<Self> {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().thread_name("mini-kms").enable_all().build().map_err(|e| {
-                Error::new(ErrorCode::Internal, format!("the runtime cannot be started: {e}")).with_source(e)
-            })?;
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = build_runtime(builder.thread_name("mini-kms").enable_all(), None).map_err(|e| {
+            let text = format!("the runtime cannot be started: {e}; nothing was done, retry later");
+            Error::new(ErrorCode::Overloaded, text).with_source(e)
+        })?;
         Ok(Self { handle: runtime.handle().clone(), runtime: Local::new(Background(Some(runtime))) })
     }
 

@@ -5,6 +5,8 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use kms_lib::internals::run_blocking;
+
 use super::{Line, Problem, parse};
 
 /// Maximum number of bytes to read; of a longer file, the end is read.
@@ -41,7 +43,7 @@ impl AnchorFile {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> Result<T, Problem> {
-    let done = tokio::task::spawn_blocking(work).await.map_err(|e| e.to_string())?;
+    let done = run_blocking(move || Ok(work())).await.map_err(|e| e.to_string())?;
     done.map_err(|e| e.to_string())
 }
 

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
+use kms_lib::internals::build_runtime;
 use kms_lib::{Actor, Kms, Paging};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -55,11 +56,8 @@ pub fn run(settings: Settings) -> Result<ExitCode, Failure> {
     let inherited = Inherited::take()?;
     let traces = Traces::new(&settings.http.otlp)?;
     let (_log, dropped) = start_log(&settings.http, traces.as_ref())?;
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if settings.http.threads > 0 {
-        runtime.worker_threads(settings.http.threads);
-    }
-    let runtime = runtime.enable_all().build()?;
+    let threads = Some(settings.http.threads).filter(|threads| *threads > 0);
+    let runtime = build_runtime(tokio::runtime::Builder::new_multi_thread().enable_all(), threads)?;
     runtime.block_on(serve(settings, inherited, dropped, traces))?;
     Ok(ExitCode::SUCCESS)
 }

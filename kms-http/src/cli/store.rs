@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use kms_lib::RootKeyProgress;
+use kms_lib::internals::build_runtime;
 use kms_lib::{Actor, Config, Kms, Progress, SchedulerConfig, Session};
 
 use super::exit::Failure;
@@ -39,7 +40,7 @@ pub fn for_one_command(settings: Settings) -> Result<Config, Failure> {
 
 /// Runs a future to completion on a new runtime.
 pub fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    build_runtime(tokio::runtime::Builder::new_multi_thread().enable_all(), None)?.block_on(work)
 }
 
 /// Refresh interval of progress bars.

@@ -24,6 +24,7 @@ use axum::serve::Listener;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
+use kms_lib::internals::build_runtime;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -116,7 +117,8 @@ async fn serve_until(app: Arc<App>, listeners: Listeners, stop: watch::Receiver<
 /// handshakes must not delay requests. Returns `None` if the thread cannot be started; handshakes then run with the
 /// requests.
 fn handshakes() -> Option<Runtime> {
-    let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("handshakes").enable_time().build();
+    let mut builder = Builder::new_multi_thread();
+    let runtime = build_runtime(builder.thread_name("handshakes").enable_time(), Some(1));
     runtime.inspect_err(|error| tracing::warn!(%error, "cannot start the thread for TLS handshakes")).ok()
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use kms_lib::Result;
+use kms_lib::internals::run_blocking;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::fingerprint::Fingerprint;
@@ -47,8 +48,8 @@ impl TlsServer {
                 () = pause(self.settings.reload_seconds) => false,
             };
             let server = self.clone();
-            let outcome = tokio::task::spawn_blocking(move || {
-                if forced { server.reload().map(|()| true) } else { server.reload_if_changed() }
+            let outcome = run_blocking(move || {
+                Ok(if forced { server.reload().map(|()| true) } else { server.reload_if_changed() })
             })
             .await;
             if forced {

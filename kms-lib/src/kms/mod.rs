@@ -85,7 +85,8 @@ impl Kms {
     /// of the runtime, which blocks on the disk meanwhile.
     ///
     /// Fails with `InvalidRootKey` or `WrongRootKey`, `StoreCorrupt` (not a database), `SchemaTooNew`,
-    /// `StoreReadOnly`, `StoreInUse`, `StoreUnavailable`, `IntegrityFailure`, `ClockSkew`, `InvalidConfiguration`.
+    /// `StoreReadOnly`, `StoreInUse`, `StoreUnavailable`, `IntegrityFailure`, `ClockSkew`, `InvalidConfiguration`,
+    /// `Overloaded` (the operating system starts too few threads).
     ///
     /// Cancellation: dropping the future abandons the opened store; what opening created or recorded stays.
     pub async fn open(config: Config) -> Result<Self> {

@@ -17,7 +17,8 @@ use crate::types::error::{Error, ErrorCode, Result};
 /// its result is sent to `ended`; after a panic nothing is sent.
 pub(super) fn start(writer: Writer, ended: watch::Sender<Ended>) -> Result<Arc<SharedWriter>> {
     let failed = |e: std::io::Error| {
-        Error::new(ErrorCode::Internal, format!("the ledger's thread cannot be started: {e}")).with_source(e)
+        let text = format!("the ledger's thread cannot be started: {e}; nothing was done, retry later");
+        Error::new(ErrorCode::Overloaded, text).with_source(e)
     };
     let attached = Attached(Arc::clone(&writer.queue));
     let mut end = ended.subscribe();
