@@ -57,6 +57,9 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(not(any(feature = "mysql", feature = "postgres", feature = "sqlite")))]
+compile_error!("kms-lib needs a store: enable at least one of the features `sqlite`, `mysql` and `postgres`");
+
 pub mod audit;
 pub mod blocking;
 mod catalog;

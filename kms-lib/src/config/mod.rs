@@ -398,7 +398,7 @@ impl Config {
             }
         };
         if self.audit_ack == AuditAck::Queued && !matches!(location, Location::Sqlite(_)) {
-            return Err(invalid("audit.ack = \"queued\" needs a SQLite store, which one process uses alone"));
+            return Err(invalid("audit.ack = \"queued\" needs a SQLite store: no other process uses its file"));
         }
         Ok(location)
     }

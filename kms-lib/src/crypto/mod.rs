@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::types::error::Result;
 pub use provider::CryptoProvider;
 use provider::Provider;
+#[cfg(feature = "import")]
 pub use rsa_key::private_der;
 
 /// The provider with this name. Fails with `InvalidConfiguration` if it is not compiled in.

@@ -4,17 +4,21 @@
 //! must not contain a key that only one of them can load.
 
 use rsa::pkcs1::{ALGORITHM_OID, RsaPrivateKeyRef, RsaPublicKeyRef};
+#[cfg(feature = "import")]
+use rsa::pkcs8::SecretDocument;
 use rsa::pkcs8::der::asn1::{AnyRef, UintRef};
 use rsa::pkcs8::der::pem::LineEnding;
 use rsa::pkcs8::der::{Decode, pem};
 use rsa::pkcs8::spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
-use rsa::pkcs8::{Document, PrivateKeyInfoRef, SecretDocument};
+use rsa::pkcs8::{Document, PrivateKeyInfoRef};
+#[cfg(feature = "import")]
 use zeroize::Zeroizing;
 
 use super::provider::{RSA_BITS, failure};
 use crate::types::error::{Error, Result};
 
 const PUBLIC_LABEL: &str = "PUBLIC KEY";
+#[cfg(feature = "import")]
 const PRIVATE_LABEL: &str = "PRIVATE KEY";
 
 /// Decodes the PEM of a public key and checks that the service supports the key. Returns the DER.
@@ -32,6 +36,7 @@ pub(super) fn public_der(spki_pem: &str) -> Result<Vec<u8>> {
 }
 
 /// Decodes the PEM of a private key (PKCS#8) to DER, without further checks.
+#[cfg(feature = "import")]
 pub fn private_der(pkcs8_pem: &str) -> Result<Zeroizing<Vec<u8>>> {
     let (label, document) = SecretDocument::from_pem(pkcs8_pem).map_err(|_| private_malformed())?;
     if label != PRIVATE_LABEL {

@@ -11,8 +11,7 @@ use super::{head, open};
 use crate::config::Config;
 use crate::ledger::Details;
 use crate::session::{Session, Shared};
-use crate::storage::sqlite::SqliteStore;
-use crate::storage::{Store, StoreFuture};
+use crate::storage::{StoreFuture, open_file_read_only};
 use crate::types::attempt::Operation;
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
@@ -155,7 +154,7 @@ pub(super) fn inspect<'a>(
 ) -> StoreFuture<'a, (BackupReport, Arc<Shared>)> {
     Box::pin(async move {
         check(backup)?;
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open_read_only(backup).await?);
+        let store = open_file_read_only(backup).await?;
         // A backup is older than the high-water file, so that file is not compared.
         let shared = open::open_for_reading(&config.clone().no_high_water(), store).await?;
         let (store, catalog, signer) = (&shared.store, &shared.catalog, &shared.signer);

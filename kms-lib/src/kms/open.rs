@@ -11,9 +11,8 @@ use crate::crypto::provider::Provider;
 use crate::envelope::RootKeySource;
 use crate::ledger::{AuditAck, skew};
 use crate::session::Shared;
-use crate::storage::sqlite::SqliteStore;
 use crate::storage::tables::head;
-use crate::storage::{Connection, Store, StoreFuture, check_schema, is_current, migrate};
+use crate::storage::{Connection, Store, StoreFuture, check_schema, is_current, migrate, open_file_read_only};
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// With fewer free bytes than this, SQLite cannot even create its working files.
@@ -194,7 +193,7 @@ pub(super) fn open_for_reading<'a>(config: &'a Config, store: Arc<dyn Store>) ->
 /// Opens the file of a SQLite store for reading.
 pub(super) fn open_read_only<'a>(config: &'a Config) -> StoreFuture<'a, Arc<Shared>> {
     Box::pin(async move {
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open_read_only(config.store()?.file()?).await?);
+        let store = open_file_read_only(config.store()?.file()?).await?;
         let opened = open_for_reading(config, Arc::clone(&store)).await;
         if opened.is_err() {
             let _ = store.close().await;

@@ -328,12 +328,16 @@ pub enum Command {
     #[cfg_attr(not(feature = "import"), allow(dead_code, reason = "only an import makes them"))]
     ImportRows(LegacyPage),
     /// Create a key of an import, or update it to match its source.
+    #[cfg_attr(not(feature = "import"), allow(dead_code, reason = "only an import makes them"))]
     ImportKey(Box<ImportedKey>),
     /// Rotate a key of an import to a version that is generated here.
+    #[cfg_attr(not(feature = "import"), allow(dead_code, reason = "only an import makes them"))]
     RotateImported(Box<ImportRotation>),
     /// Create grants of an import, or update them to match their source.
+    #[cfg_attr(not(feature = "import"), allow(dead_code, reason = "only an import makes them"))]
     ImportGrants(ImportedGrants),
     /// Finalize an import for these keys, which belong to this store from then on.
+    #[cfg_attr(not(feature = "import"), allow(dead_code, reason = "only an import makes them"))]
     FinalizeImport(ImportFinalization),
     /// Record something that the service did. No row changes.
     Record(Action),

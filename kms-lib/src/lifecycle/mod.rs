@@ -12,6 +12,7 @@ mod permits;
 mod validate;
 
 pub use apply::{Context, apply};
+#[cfg(feature = "import")]
 pub use apply_import::import_grantor;
 pub use apply_root_keys::leaked_service_keys;
 pub use command::{
@@ -19,9 +20,11 @@ pub use command::{
     NewIntegrityKey, NewQuarantined, NewSigningKey, NewWrapping, Released, ResealedRow, Resealing, RetirementCheck,
     Wrapping,
 };
+pub use imported::LegacyPage;
+#[cfg(feature = "import")]
 pub use imported::{
     ImportFinalization, ImportRotation, ImportRun, ImportedGrant, ImportedGrants, ImportedKey, ImportedMaterial,
-    ImportedVersion, LegacyPage,
+    ImportedVersion,
 };
 pub use new_version::NewVersion;
 pub use permits::{Refusal, is_trimmable, next_version, permits};

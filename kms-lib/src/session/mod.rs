@@ -51,6 +51,7 @@ mod tests;
 
 pub use crate::catalog::{GrantDescription, KeyDescription, VersionDescription};
 pub use audit::{AuditKey, AuditQuery};
+#[cfg(feature = "import")]
 pub(crate) use change::Intent;
 pub(crate) use credentials::authenticate;
 pub use credentials::{CreatedToken, CredentialDescription};

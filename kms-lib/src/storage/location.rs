@@ -1,6 +1,6 @@
 //! The location of a store, as given by `store_url`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
@@ -71,7 +71,7 @@ impl Location {
                 super::postgres::open(url).await
             }
             #[allow(unreachable_patterns, reason = "which engines are left depends on the features")]
-            _ => Err(invalid("store_url: this build does not support that engine; enable the crate's feature for it")),
+            _ => Err(unsupported()),
         }
     }
 
@@ -84,6 +84,22 @@ impl Location {
             )),
         }
     }
+}
+
+/// Opens the file of a SQLite store, such as a backup, without writing to it.
+#[cfg(feature = "sqlite")]
+pub async fn open_file_read_only(path: &Path) -> Result<Arc<dyn Store>> {
+    Ok(Arc::new(super::sqlite::SqliteStore::open_read_only(path).await?))
+}
+
+/// Opens no file: this build does not have SQLite.
+#[cfg(not(feature = "sqlite"))]
+pub async fn open_file_read_only(_: &Path) -> Result<Arc<dyn Store>> {
+    Err(unsupported())
+}
+
+fn unsupported() -> Error {
+    invalid("store_url: this build does not support that engine; enable the crate's feature for it")
 }
 
 fn sqlite(path: &str) -> Result<Location> {

@@ -24,10 +24,11 @@ pub mod sqlite;
 pub mod tables;
 mod url;
 
-pub use location::{Location, redact};
+pub use location::{Location, open_file_read_only, redact};
 #[cfg(feature = "import")]
 pub use mysql::open_source;
 pub use schema::{check_schema, is_current, migrate};
+#[cfg(feature = "import")]
 pub use url::Url;
 
 use std::borrow::Cow;
