@@ -1,25 +1,32 @@
 //! Fixed work whose instructions tests/bench/instructions.py counts: `instructions WORK COUNT`.
 //!
-//! The functions named `measured_*` are what is counted, and the ledger's commit. Everything that varies is fixed: the
-//! runtime has one thread, the provider is RustCrypto, the inputs are constant, and nothing runs in the background.
+//! The functions named `measured_*` are counted, after some repetitions that are not. Everything that varies is fixed:
+//! the provider is RustCrypto, the inputs are constant, and what is counted runs on the main thread alone. The tasks of
+//! the service run on a thread of the runtime; the ledger's thread waits for the lock of the store, or has nothing to
+//! do, because the main thread writes as a blocking caller does.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that measures and prints")]
 
+use std::future::poll_fn;
 use std::hint::black_box;
 use std::path::Path;
+use std::pin::Pin;
+use std::task::Poll;
 
-use futures_util::future::{join, join_all};
 use kms_lib::audit::export::ExportVerifier;
+use kms_lib::internals::Leader;
 use kms_lib::limits::PAGE_LIMIT;
 use kms_lib::{
     Actor, AuditAck, AuditQuery, Config, Context, CryptoProvider, Kms, NewKey, Paging, Role, SchedulerConfig, Session,
 };
 use rusqlite::Connection;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 
 const PLAINTEXT: [u8; 256] = [0x5a; 256];
 /// The number of records in one commit.
 const BATCH: usize = 64;
+/// The repetitions before those that are counted.
+const WARM_UP: usize = 20;
 
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
@@ -28,17 +35,14 @@ fn main() {
         return;
     };
     let count: usize = count.parse().unwrap();
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let ack = if work == "commit" { AuditAck::Durable } else { AuditAck::Queued };
     let (kms, session) = runtime.block_on(open(folder.path(), ack));
     match work.as_str() {
-        "encrypt" => measured_encrypt(&runtime, &session, count),
-        "decrypt" => {
-            let ciphertext = runtime.block_on(session.encrypt("aes", &PLAINTEXT, &context())).unwrap().ciphertext;
-            measured_decrypt(&runtime, &session, &ciphertext, count);
-        }
-        "commit" => commit(&runtime, &session, folder.path(), count),
+        "encrypt" => encrypt(&runtime, &session, &folder.path().join("kms.db"), count),
+        "decrypt" => decrypt(&runtime, &session, &folder.path().join("kms.db"), count),
+        "commit" => commit(&runtime, &session, count),
         "verify" => {
             let (lines, key) = runtime.block_on(export(&session, count));
             measured_verify(&lines, &key);
@@ -66,36 +70,83 @@ fn context() -> Context {
     Context::from([("table", "users"), ("row", "4711")])
 }
 
-#[inline(never)]
-fn measured_encrypt(runtime: &Runtime, session: &Session, count: usize) {
-    runtime.block_on(async {
+/// Keeps the ledger's thread from writing, with a lock on the store, while `work` runs.
+fn while_nothing_is_written(store: &Path, work: impl FnOnce()) {
+    let other = Connection::open(store).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    work();
+    other.execute_batch("ROLLBACK").unwrap();
+}
+
+fn encrypt(runtime: &Runtime, session: &Session, store: &Path, count: usize) {
+    let context = context();
+    while_nothing_is_written(store, || {
+        for _ in 0..WARM_UP {
+            runtime.block_on(session.encrypt("aes", &PLAINTEXT, &context)).unwrap();
+        }
         for _ in 0..count {
-            black_box(session.encrypt("aes", &PLAINTEXT, &context()).await.unwrap());
+            measured_encrypt(runtime.handle(), session, &context);
         }
     });
 }
 
 #[inline(never)]
-fn measured_decrypt(runtime: &Runtime, session: &Session, ciphertext: &[u8], count: usize) {
-    runtime.block_on(async {
+fn measured_encrypt(runtime: &Handle, session: &Session, context: &Context) {
+    black_box(runtime.block_on(session.encrypt("aes", &PLAINTEXT, context)).unwrap());
+}
+
+fn decrypt(runtime: &Runtime, session: &Session, store: &Path, count: usize) {
+    let context = context();
+    let ciphertext = runtime.block_on(session.encrypt("aes", &PLAINTEXT, &context)).unwrap().ciphertext;
+    while_nothing_is_written(store, || {
+        for _ in 0..WARM_UP {
+            runtime.block_on(session.decrypt(&ciphertext, &context)).unwrap();
+        }
         for _ in 0..count {
-            black_box(session.decrypt(ciphertext, &context()).await.unwrap());
+            measured_decrypt(runtime.handle(), session, &ciphertext, &context);
         }
     });
 }
 
-/// Commits `count` batches of [`BATCH`] records. Another connection holds the lock of the store until all records of a
-/// batch wait for it. The ledger takes the first of them alone, before the others arrive.
-fn commit(runtime: &Runtime, session: &Session, folder: &Path, count: usize) {
-    let other = Connection::open(folder.join("kms.db")).unwrap();
-    for _ in 0..count {
-        other.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let context = context();
-        let encryptions = (0..=BATCH).map(|_| session.encrypt("aes", &PLAINTEXT, &context));
-        let release = async { other.execute_batch("ROLLBACK").unwrap() };
-        let (results, ()) = runtime.block_on(join(join_all(encryptions), release));
-        assert!(results.iter().all(Result::is_ok));
+#[inline(never)]
+fn measured_decrypt(runtime: &Handle, session: &Session, ciphertext: &[u8], context: &Context) {
+    black_box(runtime.block_on(session.decrypt(ciphertext, context)).unwrap());
+}
+
+/// Commits `count` batches of [`BATCH`] records. The operations are submitted first; then the last of them becomes the
+/// leader, and writes them all. If the ledger's thread wrote them instead, which is rare, the count is incomplete, and
+/// the program ends with status 3.
+fn commit(runtime: &Runtime, session: &Session, count: usize) {
+    let context = context();
+    for n in 0..WARM_UP + count {
+        let mut leader = Leader::default();
+        let encrypting = || Box::pin(session.encrypt("aes", &PLAINTEXT, &context));
+        let mut encryptions: Vec<_> = (0..BATCH).map(|_| encrypting()).collect();
+        for encryption in &mut encryptions {
+            let submitted = runtime.block_on(poll_fn(|waker| Poll::Ready(leader.begin(encryption.as_mut(), waker))));
+            assert!(submitted.is_pending());
+        }
+        let mut last = encryptions.pop().unwrap();
+        let poll = if n < WARM_UP { lead } else { measured_commit };
+        match poll(runtime.handle(), &mut leader, last.as_mut()) {
+            Poll::Ready(done) => drop(done.unwrap()),
+            Poll::Pending if n < WARM_UP => drop(runtime.block_on(last).unwrap()),
+            Poll::Pending => std::process::exit(3),
+        }
+        for encryption in encryptions {
+            runtime.block_on(encryption).unwrap();
+        }
     }
+}
+
+#[inline(never)]
+fn measured_commit<T>(runtime: &Handle, leader: &mut Leader, operation: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+    lead(runtime, leader, operation)
+}
+
+/// Polls an operation once, and writes as the leader if the ledger's thread does not.
+fn lead<T>(runtime: &Handle, leader: &mut Leader, mut operation: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+    runtime.block_on(poll_fn(|waker| Poll::Ready(leader.poll(operation.as_mut(), waker))))
 }
 
 /// The lines of an export of the log with `count` records, and the key that it is verified with.
