@@ -72,7 +72,7 @@ mod tests {
                 assert_eq!(both.0.unwrap_err().code(), ErrorCode::Overloaded);
                 assert_eq!(both.1.unwrap_err().code(), ErrorCode::Overloaded);
             }
-            assert_eq!(workers.threads().1, 0);
+            assert_eq!(workers.running(), 0);
         });
     }
 }
