@@ -35,8 +35,6 @@ async fn open_amid<F: Future<Output = ()> + Send + 'static>(
             assert!(query > 10, "opening makes only {query} queries");
             return;
         }
-        // The last of the queries come after the catalog was loaded, which is refreshed every second.
-        shared.catalog.ensure_fresh().await.unwrap();
         admin(&shared).encrypt("k", b"x", &Context::new()).await.unwrap();
         shared.store.close().await.unwrap();
     }

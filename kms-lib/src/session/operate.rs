@@ -55,6 +55,9 @@ impl Session {
             if let Some(error) = worked.iter().find_map(|w| w.as_ref().err().filter(|e| is_outage(e.code()))) {
                 return Err(error.clone());
             }
+            if self.was_overtaken(&worked, revision).await? {
+                continue;
+            }
             let call = WorkedCall { action, items, decided: &decided, worked: &worked, revision, session: self };
             let mut records = Records::of(&call);
             let denials = if items.len() > 1 { self.take_uncounted(&mut records, fresh) } else { Vec::new() };
@@ -80,6 +83,17 @@ impl Session {
             return Ok(results(worked, &decided, &of_item, answer.as_deref().map_err(|code| *code)));
         }
         Err(overtaken())
+    }
+
+    /// Whether material did not match a catalog that is out of date by now: another process may have replaced the root
+    /// key that this process knows, and then the material is wrapped under another one.
+    async fn was_overtaken(&self, worked: &[Worked], revision: u64) -> Result<bool> {
+        let is_altered = |worked: &Worked| worked.as_ref().is_err_and(|e| e.code() == ErrorCode::IntegrityFailure);
+        if !worked.iter().any(is_altered) {
+            return Ok(false);
+        }
+        self.shared.catalog.ensure_fresh().await?;
+        Ok(self.shared.catalog.snapshot().revision() != revision)
     }
 
     /// Removes the records of denials that are only counted because there are too many. Returns the number of
