@@ -1,6 +1,7 @@
 //! Routes. Each has a handler, a description and a name for metrics, so that none can be missing.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use kms_lib::Actor;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::access::{self, Caller, Ended};
@@ -108,7 +109,7 @@ impl Route {
 
 fn context(request: &Request) -> RequestContext {
     let known = request.extensions().get::<RequestContext>().cloned();
-    known.unwrap_or_else(|| RequestContext::new(request.headers(), Arc::default()))
+    known.unwrap_or_else(|| RequestContext::alone(request.headers(), Arc::default()))
 }
 
 /// The memory and the places in queues that a request holds while it is in progress.
@@ -151,16 +152,19 @@ where
 {
     let is_read = request.method() == Method::GET;
     let limit = app.http.request_timeout();
-    let admitting = timeout_at(end(context, limit), admit(app, context, request, kind, seen));
-    let (call, mut held) = admitting.await.map_err(|_| ApiError::timed_out())??;
+    let (call, mut held) = {
+        let admitting = pin!(admit(app, context, request, kind, seen));
+        let admitted = context.timer.timeout_at(end(context, limit), admitting).await;
+        admitted.map_err(|_| ApiError::timed_out())??
+    };
     let caller = Owner::principal(call.session.actor().principal());
     // Boxed: the future of an operation is large and is moved several times on its way through the router.
-    let working = Box::pin(async {
+    let mut working = Box::pin(async {
         let response = handler(call).await?;
         response_memory::hold(response, held.room.take(), &app.bodies.memory, &caller, context, kind.is_list)
     });
     let limit = if kind.is_patient { PATIENCE } else { limit };
-    timeout_at(end(context, limit), working).await.unwrap_or_else(|_| {
+    context.timer.timeout_at(end(context, limit), working.as_mut()).await.unwrap_or_else(|_| {
         // A read submits no change, so its outcome is not unknown.
         Err(if is_read { ApiError::timed_out() } else { ApiError::outcome_unknown() })
     })

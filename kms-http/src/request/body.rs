@@ -1,5 +1,6 @@
 //! Reads request bodies completely, within the size limit, the memory available to the caller and the time limits.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,10 +81,12 @@ impl Bodies {
         let end = Instant::from_std(context.started + self.timeout) + begun.elapsed();
         let heard = room.hears();
         room.waits(Waits::Body);
-        let reading = collect(&room, body, Lengths { limit, expected, claimed });
-        let read = tokio::select! {
-            read = tokio::time::timeout_at(end, reading) => read.map_err(|_| ApiError::slow_body()).flatten(),
-            () = room.evicted() => Err(ApiError::overloaded(true)),
+        let read = {
+            let reading = pin!(collect(&room, body, Lengths { limit, expected, claimed }));
+            tokio::select! {
+                read = context.timer.timeout_at(end, reading) => read.map_err(|_| ApiError::slow_body()).flatten(),
+                () = room.evicted() => Err(ApiError::overloaded(true)),
+            }
         };
         room.stops_waiting();
         drop(heard);

@@ -13,6 +13,7 @@ pub mod origins;
 pub mod owner;
 pub mod rate;
 pub mod response_memory;
+pub mod timer;
 pub mod trace_context;
 pub mod unread;
 pub mod waiting;
@@ -28,6 +29,7 @@ use kms_lib::RecordId;
 
 use self::memory::{Evict, Kept, Room};
 use self::owner::Owner;
+use self::timer::Timer;
 use self::unread::Unread;
 
 /// Maximum length of a request id sent by a caller.
@@ -91,14 +93,21 @@ pub struct RequestContext {
     pub room: Option<Room>,
     /// Ends the request if another owner needs its memory.
     pub evict: Arc<dyn Evict>,
+    /// The timer of the task that handles the request.
+    pub timer: Timer,
 }
 
 impl RequestContext {
     /// The context of a request, with the caller's request id if it is acceptable, otherwise with a new one.
-    pub fn new(headers: &HeaderMap, peer: Arc<Peer>) -> Self {
+    pub fn new(headers: &HeaderMap, peer: Arc<Peer>, evict: Arc<dyn Evict>, timer: Timer) -> Self {
         let sent = headers.get(X_REQUEST_ID).and_then(sane_id).map(Arc::from);
         let id = sent.unwrap_or_else(|| RecordId::random().to_string().into());
-        Self { id, peer, started: Instant::now(), room: None, evict: Arc::new(Kept) }
+        Self { id, peer, started: Instant::now(), room: None, evict, timer }
+    }
+
+    /// Like [`RequestContext::new`], for a request that has a task of its own and is not ended early.
+    pub fn alone(headers: &HeaderMap, peer: Arc<Peer>) -> Self {
+        Self::new(headers, peer, Arc::new(Kept), Timer::default())
     }
 }
 

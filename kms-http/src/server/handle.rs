@@ -28,6 +28,7 @@ use crate::request::linger::Lingering;
 use crate::request::memory::{Evict, REFUSAL, Room, STREAM};
 use crate::request::owner::Owner;
 use crate::request::response_memory::{Taken, guard};
+use crate::request::timer::Timer;
 use crate::request::{Peer, RequestContext, X_REQUEST_ID, host};
 
 /// Responses up to this size, in bytes, are not tracked for progress in HTTP/1.1.
@@ -48,6 +49,8 @@ pub struct Handler {
     pub(super) activity: Arc<Activity>,
     /// Closes the connection if another owner needs its memory.
     pub(super) evict: Arc<dyn Evict>,
+    /// The timer of the connection's task.
+    pub(super) timer: Timer,
     /// The connection's streams; `None` in HTTP/1.1.
     pub(super) streams: Option<Streams>,
 }
@@ -60,11 +63,12 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let working = Counted::request(&self.activity);
         let exchange = self.streams.as_ref().map(Streams::begin);
-        let mut context = RequestContext::new(request.headers(), Arc::clone(&self.peer));
-        context.evict = match &exchange {
-            Some(exchange) => Arc::<Exchange>::clone(exchange),
-            None => Arc::clone(&self.evict),
+        // In HTTP/2, each stream has a task of its own.
+        let (evict, timer): (Arc<dyn Evict>, _) = match &exchange {
+            Some(exchange) => (Arc::<Exchange>::clone(exchange), Timer::default()),
+            None => (Arc::clone(&self.evict), self.timer.clone()),
         };
+        let mut context = RequestContext::new(request.headers(), Arc::clone(&self.peer), evict, timer);
         let (room, admitted) = self.room(&request, &context);
         context.room.clone_from(&room);
         let (mut parts, body) = request.into_parts();

@@ -33,6 +33,7 @@ use tokio::task::JoinSet;
 
 use crate::api::{self, App};
 use crate::request::Peer;
+use crate::request::timer::Timer;
 use crate::request::unread::STREAM_WINDOW;
 use crate::settings::Http;
 use crate::tls::TlsServer;
@@ -187,7 +188,7 @@ impl Server {
                 _ = server.stop.wait_for(|stop| *stop) => return,
             }
             let (io, handler) = (server.io(stream, &connection, false), server.handler(peer, &connection, None));
-            let serving = Box::pin(http1(&server.app.http).serve_connection(io, handler));
+            let serving = Box::pin(http1(&server.app.http, &handler).serve_connection(io, handler));
             server.conduct(serving, connection, std::future::pending()).await;
         });
     }
@@ -224,7 +225,7 @@ impl Server {
                 server.conduct(serving, connection, retired).await;
             } else {
                 let handler = server.handler(peer, &connection, None);
-                let serving = Box::pin(http1(&server.app.http).serve_connection(io, handler));
+                let serving = Box::pin(http1(&server.app.http, &handler).serve_connection(io, handler));
                 server.conduct(serving, connection, retired).await;
             }
         });
@@ -237,7 +238,15 @@ impl Server {
 
     fn handler(&self, peer: Peer, connection: &Connection, streams: Option<Streams>) -> Handler {
         let (app, router, activity) = (self.app.clone(), self.router.clone(), connection.activity());
-        Handler { app, router, peer: Arc::new(peer), evict: activity.evict(), activity, streams }
+        Handler {
+            app,
+            router,
+            peer: Arc::new(peer),
+            evict: activity.evict(),
+            timer: Timer::default(),
+            activity,
+            streams,
+        }
     }
 
     /// Serves a connection until it ends. Running requests may finish when the service stops, when the connection is
@@ -299,9 +308,13 @@ fn ended(served: hyper::Result<()>) {
 }
 
 /// The HTTP/1.1 protocol settings.
-fn http1(http: &Http) -> http1::Builder {
+fn http1(http: &Http, handler: &Handler) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(http.idle_timeout()).max_buf_size(HEAD).max_headers(HEADERS);
+    builder
+        .timer(handler.timer.clone())
+        .header_read_timeout(http.idle_timeout())
+        .max_buf_size(HEAD)
+        .max_headers(HEADERS);
     builder
 }
 

@@ -47,7 +47,7 @@ fn one_principal_never_gets_all_memory() {
 #[tokio::test]
 async fn a_body_counts_from_its_first_byte() {
     let memory = bodies(60_000);
-    let context = RequestContext::new(&HeaderMap::new(), Arc::default());
+    let context = RequestContext::alone(&HeaderMap::new(), Arc::default());
     let (headers, a) = (HeaderMap::new(), Owner::principal("a"));
     let (_, room) = memory.read(&context, &a, &headers, Body::from("x"), 100).await.expect("room");
     assert_eq!(room.map(|room| room.bytes()), Some(1));
@@ -63,7 +63,7 @@ async fn a_body_counts_from_its_first_byte() {
 #[tokio::test]
 async fn a_body_of_a_known_length_takes_as_much_memory_however_it_arrives() {
     let memory = bodies(60_000);
-    let context = RequestContext::new(&HeaderMap::new(), Arc::default());
+    let context = RequestContext::alone(&HeaderMap::new(), Arc::default());
     let a = Owner::principal("a");
     let headers: HeaderMap = [(CONTENT_LENGTH, 15_000.into())].into_iter().collect();
     for frame in [150, 4_000, 9_000, 15_000] {
@@ -79,7 +79,7 @@ async fn a_body_of_a_known_length_takes_as_much_memory_however_it_arrives() {
 async fn the_timeout_of_a_body_begins_with_the_head() {
     let hour = Duration::from_secs(3_600);
     let memory = Bodies::new(Arc::new(RequestMemory::new(60_000)), hour, 2 * hour);
-    let mut context = RequestContext::new(&HeaderMap::new(), Arc::default());
+    let mut context = RequestContext::alone(&HeaderMap::new(), Arc::default());
     context.started = context.started.checked_sub(hour).expect("an hour ago");
     let endless = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
     let (headers, a) = (HeaderMap::new(), Owner::principal("a"));
@@ -93,7 +93,7 @@ async fn the_timeout_of_a_body_begins_with_the_head() {
 async fn bodies_of_one_caller_wait_for_each_other() {
     let memory = Arc::new(bodies(100_000));
     let read = |memory: Arc<Bodies>| async move {
-        let context = RequestContext::new(&HeaderMap::new(), Arc::default());
+        let context = RequestContext::alone(&HeaderMap::new(), Arc::default());
         let headers: HeaderMap = [(CONTENT_LENGTH, 30_000.into())].into_iter().collect();
         let body = Body::from(vec![b'x'; 30_000]);
         let read = memory.read(&context, &Owner::principal("a"), &headers, body, 40_000).await;
@@ -112,7 +112,7 @@ async fn bodies_of_one_caller_wait_for_each_other() {
 async fn few_bodies_of_a_connection_wait() {
     let memory = bodies(100_000);
     let _held = memory.memory.room(Owner::principal("a"), 40_000, Arc::new(Kept)).expect("room");
-    let context = RequestContext::new(&HeaderMap::new(), Arc::default());
+    let context = RequestContext::alone(&HeaderMap::new(), Arc::default());
     let headers: HeaderMap = [(CONTENT_LENGTH, 65_536.into())].into_iter().collect();
     let a = Owner::principal("a");
     let read = || Box::pin(memory.read(&context, &a, &headers, Body::from("x"), 70_000));

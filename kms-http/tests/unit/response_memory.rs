@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const PIECE: usize = 64 * 1024;
 
 fn context(room: Option<Room>) -> RequestContext {
-    RequestContext { room, ..RequestContext::new(&HeaderMap::new(), Arc::default()) }
+    RequestContext { room, ..RequestContext::alone(&HeaderMap::new(), Arc::default()) }
 }
 
 /// A response with a body of this many bytes to an HTTP/1.1 caller.

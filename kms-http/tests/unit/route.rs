@@ -62,7 +62,7 @@ impl Routes {
     fn send_large(&self, bytes: usize) -> tokio::task::JoinHandle<u16> {
         let request = Request::builder().uri("/work").header("host", "localhost").header("x-principal", "a");
         let mut request = request.header("x-role", "admin").body(Body::from(vec![b'x'; bytes])).unwrap();
-        request.extensions_mut().insert(RequestContext::new(&Default::default(), Arc::default()));
+        request.extensions_mut().insert(RequestContext::alone(&Default::default(), Arc::default()));
         let mut router = self.router.clone();
         tokio::spawn(async move { router.call(request).await.unwrap().status().as_u16() })
     }
@@ -71,7 +71,7 @@ impl Routes {
     fn send(&self, path: &str, principal: &str, age: Duration) -> tokio::task::JoinHandle<u16> {
         let request = Request::builder().uri(path).header("host", "localhost").header("x-principal", principal);
         let mut request = request.header("x-role", "admin").body(Body::empty()).unwrap();
-        let mut context = RequestContext::new(request.headers(), Arc::default());
+        let mut context = RequestContext::alone(request.headers(), Arc::default());
         context.started = context.started.checked_sub(age).unwrap();
         request.extensions_mut().insert(context);
         let mut router = self.router.clone();
