@@ -2,6 +2,7 @@
 //! caller sends.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -194,9 +195,10 @@ impl<S: AsyncRead + Unpin> Stream<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut part = [0; MOST];
+        // Not filled with zeros, because this is called more often than something has arrived.
+        let mut part = [MaybeUninit::uninit(); MOST];
         let most = buffer.remaining().min(MOST);
-        let mut little = ReadBuf::new(&mut part[..most]);
+        let mut little = ReadBuf::uninit(&mut part[..most]);
         ready!(Pin::new(&mut self.inner).poll_read(context, &mut little))?;
         buffer.put_slice(little.filled());
         little.filled_mut().zeroize();
