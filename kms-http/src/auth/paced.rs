@@ -1,5 +1,5 @@
 //! Verification of the signatures of JWTs that were not verified before: in turns by connection, as many at once as
-//! there are cores, and not on the threads that serve requests.
+//! there are cores, on threads for blocking work.
 //!
 //! Those of networks that exceed their limit of rejected ones take turns of their own, one at a time, and together use
 //! at most a quarter of one core. A good JWT therefore gets its turn whatever other callers of its network send, and
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::ApiError;
-use crate::request::fair_queue::{FairQueue, Full};
+use crate::request::fair_queue::{FairQueue, Full, Pass};
 use crate::request::owner::Owner;
 
 /// After each verification, none starts for this many times as long as it took, including the verification itself.
@@ -29,7 +29,7 @@ pub struct Paced {
     /// Those of the other networks.
     slow: Arc<FairQueue>,
     /// When the next verification of the other networks may start.
-    next: Arc<Mutex<Instant>>,
+    next: Mutex<Instant>,
 }
 
 /// Whether a network has exceeded its limit of rejected JWTs.
@@ -48,11 +48,11 @@ impl Paced {
         Self {
             free: Arc::new(FairQueue::new(cores, WAITING)),
             slow: Arc::new(FairQueue::new(1, WAITING)),
-            next: Arc::new(Mutex::new(Instant::now())),
+            next: Mutex::new(Instant::now()),
         }
     }
 
-    /// Runs a verification in the turn of this connection of a network, on a thread for blocking work.
+    /// Runs a verification in the turn of this connection of a network.
     pub async fn run<T: Send + 'static>(
         &self,
         network: &Owner,
@@ -60,30 +60,44 @@ impl Paced {
         pace: Pace,
         verify: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
-        let queue = if pace == Pace::Free { &self.free } else { &self.slow };
-        let turn = queue.enter(&format!("{network:?} {connection}")).await;
-        let turn = turn.map_err(|full| ApiError::overloaded(full == Full::Caller))?;
-        if pace == Pace::Slow {
-            let next = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
-            let pause = next.saturating_duration_since(Instant::now());
-            if pause >= PAUSE {
-                tokio::time::sleep(pause).await;
+        let line = format!("{network:?} {connection}");
+        match pace {
+            Pace::Free => Self::freely(turn(&self.free, &line).await?, verify).await,
+            Pace::Slow => {
+                let _turn = turn(&self.slow, &line).await?;
+                Ok(self.slowly(verify).await)
             }
         }
-        let next = Arc::clone(&self.next);
+    }
+
+    /// Runs a verification on a thread for blocking work. The turn lasts as long, even if the caller hangs up.
+    async fn freely<T: Send + 'static>(turn: Pass, verify: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
         let verifying = tokio::task::spawn_blocking(move || {
-            // The turn lasts as long as the verification, also if the caller hangs up meanwhile.
-            let _turn = turn;
-            let begun = Instant::now();
             let verified = verify();
-            if pace == Pace::Slow {
-                let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
-                *next = (*next).max(begun) + SHARE * begun.elapsed().min(LONGEST);
-            }
+            drop(turn);
             verified
         });
         verifying.await.map_err(|_| ApiError::internal("a token could not be verified; please report it"))
     }
+
+    /// Runs a verification after the pause that the last one requires. It runs here: all of them use a part of one core
+    /// only, and with another thread each would keep the next one waiting for longer.
+    async fn slowly<T>(&self, verify: impl FnOnce() -> T) -> T {
+        let next = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let pause = next.saturating_duration_since(Instant::now());
+        if pause >= PAUSE {
+            tokio::time::sleep(pause).await;
+        }
+        let begun = Instant::now();
+        let verified = verify();
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) =
+            next.max(begun) + SHARE * begun.elapsed().min(LONGEST);
+        verified
+    }
+}
+
+async fn turn(queue: &Arc<FairQueue>, line: &str) -> Result<Pass, ApiError> {
+    queue.enter(line).await.map_err(|full| ApiError::overloaded(full == Full::Caller))
 }
 
 #[cfg(test)]
