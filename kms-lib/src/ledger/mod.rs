@@ -6,6 +6,7 @@ mod counters;
 mod counting;
 mod details;
 mod disk_space;
+mod few;
 mod head_check;
 mod idempotency;
 mod import_runs;
@@ -34,6 +35,7 @@ pub(crate) mod tests;
 pub use counters::{BATCH_BOUNDS, COMMIT_BOUNDS, CommitMetrics, Counters};
 pub use details::{Details, context_json, is_recorded_whole};
 pub use disk_space::{Space, SpaceLimits, StorageMetrics};
+pub use few::Few;
 #[cfg(feature = "import")]
 pub(crate) use import_runs::ImportState;
 pub use leader::Leader;

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::budget::Bytes;
 use super::details::Details;
+use super::few::Few;
 use super::retry::RetrySlot;
 use super::shares::Share;
 use crate::audit::record::Body;
@@ -122,7 +123,7 @@ pub struct Use {
 #[derive(Debug)]
 pub struct Entry {
     /// The attempts, allowed or denied as `verdict` says. A batch has several.
-    pub attempts: Vec<Arc<Attempt>>,
+    pub attempts: Few<Arc<Attempt>>,
     /// The result of the attempts.
     pub verdict: Verdict,
     /// The record to be written.
@@ -130,7 +131,7 @@ pub struct Entry {
     /// The rendered record, if the session has rendered it.
     pub rendered: Option<Rendered>,
     /// The uses that are counted if the operation succeeds.
-    pub uses: Vec<Use>,
+    pub uses: Few<Use>,
     /// The numbers of succeeded and of failed operations that the record represents. Outside a batch they add up to 1.
     pub tally: (u64, u64),
     /// The idempotency record to be stored, so that the same request has no second effect.
@@ -197,13 +198,13 @@ impl Submission {
     }
     /// Whether the submission encrypts with one of these versions.
     pub(super) fn encrypts_with(&self, versions: &HashSet<(KeyId, u32)>) -> bool {
-        let uses = self.entries.iter().flat_map(|entry| &entry.uses);
-        !versions.is_empty() && uses.into_iter().any(|u| u.encryptions > 0 && versions.contains(&(u.key, u.version)))
+        let mut uses = self.entries.iter().flat_map(|entry| entry.uses.iter());
+        !versions.is_empty() && uses.any(|u| u.encryptions > 0 && versions.contains(&(u.key, u.version)))
     }
     /// Whether the submission uses one of these versions, for any operation.
     pub(super) fn uses_any(&self, versions: &HashSet<(KeyId, u32)>) -> bool {
-        let uses = self.entries.iter().flat_map(|entry| &entry.uses);
-        !versions.is_empty() && uses.into_iter().any(|u| versions.contains(&(u.key, u.version)))
+        let mut uses = self.entries.iter().flat_map(|entry| entry.uses.iter());
+        !versions.is_empty() && uses.any(|u| versions.contains(&(u.key, u.version)))
     }
     /// Whether the submission acknowledges the clock: its record may have an earlier time than the log's last one.
     pub(super) fn acknowledges_clock(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Session;
-use crate::ledger::{Details, Draft, Entry, Lane, Outcome, Verdict};
+use crate::ledger::{Details, Draft, Entry, Few, Lane, Outcome, Verdict};
 use crate::types::attempt::Operation;
 use crate::types::audit::Action;
 use crate::types::error::{ErrorCode, Result};
@@ -57,10 +57,10 @@ impl Session {
             Draft { actor: self.actor.clone(), action: Action::AuditAnchor, key_id: None, key_version: None, details };
         let entry = Entry {
             verdict: Verdict::Failed(code),
-            attempts: vec![Arc::new(attempt)],
+            attempts: Few::One(Arc::new(attempt)),
             draft,
             rendered: None,
-            uses: Vec::new(),
+            uses: Few::default(),
             tally: (1, 0),
             idempotency: None,
             remember: Vec::new(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::refusal::refusal;
 use super::{KeyRef, Session};
-use crate::ledger::{Admission, Details, Draft, Entry, Idempotency, Lane, Outcome, RetrySlot, Verdict};
+use crate::ledger::{Admission, Details, Draft, Entry, Few, Idempotency, Lane, Outcome, RetrySlot, Verdict};
 use crate::lifecycle::Command;
 use crate::storage::StoreFuture;
 use crate::types::attempt::{Attempt, Decision, Operation};
@@ -160,11 +160,11 @@ impl Session {
             details,
         };
         let entry = Entry {
-            attempts: vec![Arc::new(intent.attempt.clone())],
+            attempts: Few::One(Arc::new(intent.attempt.clone())),
             verdict,
             draft,
             rendered: None,
-            uses: Vec::new(),
+            uses: Few::default(),
             tally: (1, 0),
             idempotency: intent.once.clone().map(Box::new),
             remember: Vec::new(),

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures_util::future::join_all;
 
 use super::Shared;
-use crate::ledger::{Details, Draft, Entry, Lane, Outcome, Verdict};
+use crate::ledger::{Details, Draft, Entry, Few, Lane, Outcome, Verdict};
 use crate::types::actor::Actor;
 use crate::types::audit::Action;
 use crate::types::error::{ErrorCode, Result};
@@ -250,11 +250,11 @@ async fn write(shared: &Shared, counted: &Counted) -> Result<()> {
     details.number("count", *count).text("error", code.as_str());
     let draft = Draft { actor: actor.clone(), action: *action, key_id: None, key_version: None, details };
     let entry = Entry {
-        attempts: Vec::new(),
+        attempts: Few::default(),
         verdict: Verdict::Failed(*code),
         draft,
         rendered: None,
-        uses: Vec::new(),
+        uses: Few::default(),
         tally: (0, *count),
         idempotency: None,
         remember: Vec::new(),

@@ -9,7 +9,7 @@ use super::Session;
 use super::item::{Decided, Item, Ruling, Target, Worked};
 use super::job::{Job, Product};
 use super::key_tally::{KeyTally, settled, used};
-use crate::ledger::{AuditAck, Details, Draft, Entry, Verdict, context_json, is_recorded_whole};
+use crate::ledger::{AuditAck, Details, Draft, Entry, Few, Verdict, context_json, is_recorded_whole};
 use crate::types::attempt::Decision;
 use crate::types::audit::{Action, hex};
 use crate::types::context::Context;
@@ -92,11 +92,11 @@ impl WorkedCall<'_> {
         let version = worked.as_ref().map_or(decided.version, |(_, version)| Some(*version));
         let (verdict, details) = self.single_details(item, decided, worked);
         self.finished(Entry {
-            attempts: vec![settled(decided, worked)],
+            attempts: Few::One(settled(decided, worked)),
             verdict,
             draft: self.draft(decided.attempt.key, version, details),
             rendered: None,
-            uses: used(item, decided, worked).into_iter().collect(),
+            uses: used(item, decided, worked).into(),
             tally: if worked.is_ok() { (1, 0) } else { (0, 1) },
             idempotency: None,
             remember: Vec::new(),
@@ -158,9 +158,9 @@ impl WorkedCall<'_> {
             verdict: tally.verdict(),
             draft: self.draft(key, tally.only_version(), details),
             rendered: None,
-            uses: tally.uses(),
+            uses: tally.uses().into(),
             tally: tally.successes_and_failures(),
-            attempts: tally.attempts,
+            attempts: tally.attempts.into(),
             idempotency: None,
             remember: Vec::new(),
         })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Session, Shared};
 use crate::audit::verify::{Fault, Finding};
-use crate::ledger::{Details, Draft, Entry, Lane, Outcome, Verdict};
+use crate::ledger::{Details, Draft, Entry, Few, Lane, Outcome, Verdict};
 use crate::storage::StoreFuture;
 use crate::storage::tables::usage;
 use crate::types::attempt::Operation;
@@ -161,7 +161,7 @@ impl Session {
             } else {
                 Verdict::Failed(ErrorCode::IntegrityFailure)
             },
-            attempts: vec![Arc::new(attempt)],
+            attempts: Few::One(Arc::new(attempt)),
             draft: Draft {
                 actor: self.actor.clone(),
                 action: Action::AuditVerify,
@@ -170,7 +170,7 @@ impl Session {
                 details,
             },
             rendered: None,
-            uses: Vec::new(),
+            uses: Few::default(),
             tally: (1, 0),
             idempotency: None,
             remember,

@@ -275,8 +275,13 @@ pub fn hex(bytes: &[u8]) -> String {
 /// Appends these bytes as lower-case hexadecimal text.
 pub fn write_hex(out: &mut String, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        out.push(DIGITS[usize::from(byte >> 4)] as char);
-        out.push(DIGITS[usize::from(byte & 15)] as char);
+    // A text is extended by several digits at once, because every extension checks its room.
+    for chunk in bytes.chunks(16) {
+        let mut digits = [0; 32];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(chunk) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        out.extend(std::str::from_utf8(&digits[..2 * chunk.len()]));
     }
 }

@@ -213,7 +213,7 @@ impl Planner<'_> {
                 return Disposition::Redo;
             }
             let mut last = None;
-            for attempt in &entry.attempts {
+            for attempt in entry.attempts.iter() {
                 let decision = policy::decide(&self.overlay, attempt, now);
                 match (&entry.verdict, &decision) {
                     (Verdict::Failed(_), _) | (Verdict::Allowed { .. }, Decision::Allowed { .. }) => {}

@@ -3,6 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::super::details::Details;
+use super::super::few::Few;
 use super::super::submission::{Draft, Entry, Outcome, Verdict, cost_of};
 use super::*;
 use crate::types::actor::{Actor, Role};
@@ -16,7 +17,7 @@ struct Place {
 
 fn entry(principal: &str) -> Entry {
     Entry {
-        attempts: Vec::new(),
+        attempts: Few::default(),
         verdict: Verdict::Allowed { valid_until: None },
         draft: Draft {
             actor: Actor::new(principal, Role::Admin).unwrap(),
@@ -26,7 +27,7 @@ fn entry(principal: &str) -> Entry {
             details: Details::default(),
         },
         rendered: None,
-        uses: Vec::new(),
+        uses: Few::default(),
         tally: (1, 0),
         idempotency: None,
         remember: Vec::new(),
