@@ -21,7 +21,7 @@ const QUIET: Duration = Duration::from_secs(2);
 const CROWD: usize = 4;
 /// When the limit is reached, 1/`SHARE` of the connections are closed at once, so that not every new connection has to
 /// search all of them.
-const SHARE: usize = 128;
+const SHARE: usize = 32;
 
 /// All open connections.
 pub struct Connections {
@@ -206,11 +206,16 @@ fn to_close(open: &HashMap<u64, Arc<Activity>>, newcomer: &Owner, most: usize) -
 /// newest first.
 fn longest(connections: &[Candidate], most: usize, may: impl Fn(&Candidate) -> bool) -> Vec<u64> {
     let mut of: Vec<&Candidate> = connections.iter().filter(|one| may(one)).collect();
-    of.sort_by_key(|one| {
+    let key = |one: &&Candidate| {
         let silent = if one.of < Use::Working { one.silent } else { Duration::ZERO };
         (one.of, std::cmp::Reverse((silent, one.id)))
-    });
-    of.into_iter().take(most).map(|one| one.id).collect()
+    };
+    // Not sorted: there may be thousands, and all others wait meanwhile.
+    if most < of.len() {
+        of.select_nth_unstable_by_key(most, key);
+        of.truncate(most);
+    }
+    of.into_iter().map(|one| one.id).collect()
 }
 
 impl Connection {

@@ -41,6 +41,24 @@ fn the_longest_silent_connection_is_closed() {
     assert_eq!(opened.is_open(), [true, true, false]);
 }
 
+/// A search for connections to close looks at all of them, so it must be rare.
+#[test]
+fn one_search_makes_room_for_many_connections() {
+    let mut opened = Opened::new(256);
+    for silent in 0..256 {
+        opened.open("flood", 2 + silent % 8);
+    }
+    let mut new = Vec::new();
+    let mut left = Vec::new();
+    for _ in 0..8 {
+        new.push(opened.all.open_one(Caller::default()).expect("room was made"));
+        left.push(opened.is_open().into_iter().filter(|is_open| *is_open).count());
+    }
+    assert_eq!(left, [248; 8]);
+    let longest = opened.is_open().chunks(8).filter(|chunk| !chunk[7]).count();
+    assert_eq!(longest, 8, "those that were silent longest");
+}
+
 #[test]
 fn a_quarter_of_the_connections_is_a_crowd() {
     let mut opened = Opened::new(8);
