@@ -70,11 +70,13 @@ const RESERVED_PRINCIPALS: [&str; 4] = ["scheduler", "system", "operator", "anon
 /// assert!(Actor::new("scheduler", Role::App).is_err());
 /// # Ok::<(), kms_lib::Error>(())
 /// ```
-#[derive(Clone, PartialEq, Eq)]
-pub struct Actor(Arc<Parts>);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    parts: Arc<Parts>,
+}
 
 /// The parts of an actor. Every decision and record has an actor, and these are expensive to move.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Parts {
     principal: Arc<str>,
     role: Role,
@@ -102,7 +104,7 @@ impl Actor {
     }
     fn of(principal: &str, role: Role) -> Self {
         let (source_ip, request_id, credential) = (None, None, None);
-        Self(Arc::new(Parts { principal: principal.into(), role, source_ip, request_id, credential }))
+        Self { parts: Arc::new(Parts { principal: principal.into(), role, source_ip, request_id, credential }) }
     }
     /// The actor of an unauthenticated caller: `anonymous`. Grants cannot be made to it, so it has only the rights of
     /// its role. Only for services that rely on their network to restrict callers.
@@ -123,7 +125,7 @@ impl Actor {
     /// The same actor with this source address, which grant conditions are checked against and records contain.
     #[must_use]
     pub fn with_source_ip(mut self, address: IpAddr) -> Self {
-        Arc::make_mut(&mut self.0).source_ip = Some(address.to_canonical());
+        Arc::make_mut(&mut self.parts).source_ip = Some(address.to_canonical());
         self
     }
     /// The same actor with a request id, which records contain: 1 to 256 bytes, no control or invisible characters.
@@ -132,13 +134,13 @@ impl Actor {
         if !is_printable(id, TEXT_BYTES) {
             return Err(Error::invalid("a request id has 1 to 256 bytes and no control or invisible characters"));
         }
-        Arc::make_mut(&mut self.0).request_id = Some(id.into());
+        Arc::make_mut(&mut self.parts).request_id = Some(id.into());
         Ok(self)
     }
     /// The same actor, authenticated by this credential, which is checked again before anything is committed.
     #[must_use]
     pub fn with_credential(mut self, credential: CredentialId) -> Self {
-        Arc::make_mut(&mut self.0).credential = Some(credential);
+        Arc::make_mut(&mut self.parts).credential = Some(credential);
         self
     }
     /// Checks the name of a principal: 1 to 256 bytes, no leading or trailing blanks, no control, invisible or
@@ -154,40 +156,27 @@ impl Actor {
     }
     /// The credential that authenticated the actor, if one did.
     pub fn credential(&self) -> Option<CredentialId> {
-        self.0.credential
+        self.parts.credential
     }
     /// The principal, unchanged.
     pub fn principal(&self) -> &str {
-        &self.0.principal
+        &self.parts.principal
     }
     /// Whether this is the unauthenticated caller, `anonymous`.
     pub fn is_anonymous(&self) -> bool {
-        &*self.0.principal == "anonymous"
+        &*self.parts.principal == "anonymous"
     }
     /// The role in which the actor acts.
     pub fn role(&self) -> Role {
-        self.0.role
+        self.parts.role
     }
     /// The source address, if known. IPv4 addresses mapped into IPv6 are shown as IPv4.
     pub fn source_ip(&self) -> Option<IpAddr> {
-        self.0.source_ip
+        self.parts.source_ip
     }
     /// The request's id, if given.
     pub fn request_id(&self) -> Option<&str> {
-        self.0.request_id.as_deref()
-    }
-}
-
-impl fmt::Debug for Actor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Parts { principal, role, source_ip, request_id, credential } = &*self.0;
-        f.debug_struct("Actor")
-            .field("principal", principal)
-            .field("role", role)
-            .field("source_ip", source_ip)
-            .field("request_id", request_id)
-            .field("credential", credential)
-            .finish()
+        self.parts.request_id.as_deref()
     }
 }
 
