@@ -154,11 +154,14 @@ class Store:
                 assert version.fingerprint() == fingerprint
                 yield version
 
-    def service_key(self, kind: str, name: str) -> bytes:
-        """The current key of the service of this kind."""
-        [(subject, number, fingerprint)] = self.query(
-            "SELECT id, number, fingerprint FROM service_keys WHERE kind = ? AND state = 'CURRENT'", kind
+    def service_key(self, kind: str, name: str, state: str = "CURRENT") -> bytes | None:
+        """The key of the service of this kind in this state; none if there is none."""
+        rows = self.query(
+            "SELECT id, number, fingerprint FROM service_keys WHERE kind = ? AND state = ?", kind, state
         )
+        if not rows:
+            return None
+        [(subject, number, fingerprint)] = rows
         material = self.unwrap(subject, name, self.log.bytes, number)
         assert material is not None
         info = b"kms-service-fingerprint/v1\0" + fields(kind, self.log.bytes, number)
@@ -238,12 +241,23 @@ class Store:
         """The number of the last record that seals each imported log."""
         return dict(self._database.execute("SELECT source, seq FROM legacy_logs").fetchall())
 
-    def _derived(self, label: bytes) -> bytes:
-        return hkdf(self.service_key("integrity", "integrity-key")[:32], b"", label)
+    def _derived(self, label: bytes, state: str = "CURRENT") -> bytes | None:
+        """A key that is derived from the integrity key in this state."""
+        integrity_key = self.service_key("integrity", "integrity-key", state)
+        return integrity_key and hkdf(integrity_key[:32], b"", label)
+
+    def _seal_keys(self) -> tuple[list[bytes], int]:
+        """The keys that seal rows, the current one first, and the number of the first record after its creation. Rows
+        that are older may have a seal under the other one."""
+        derived = [self._derived(b"kms-seal-rows/v1", state) for state in ("CURRENT", "RESEALING")]
+        [(first,)] = self.query(
+            "SELECT first_seq FROM service_keys WHERE kind = 'integrity' AND state = 'CURRENT'"
+        )
+        return [key for key in derived if key is not None], first
 
     def check_wrapping_seals(self) -> int:
         """Checks the seal of every wrapping; returns their number."""
-        key = self._derived(b"kms-seal-rows/v1")
+        keys, _ = self._seal_keys()
         rows = self._database.execute(
             "SELECT w.subject, coalesce(v.fingerprint, s.fingerprint), w.generation, w.wrapped, w.verified, w.seal "
             "FROM wrappings w LEFT JOIN key_versions v ON v.id = w.subject LEFT JOIN service_keys s ON s.id = w.subject"
@@ -251,13 +265,14 @@ class Store:
         for subject, fingerprint, generation, wrapped, verified, seal in rows:
             digest = hashlib.sha256(wrapped).digest()
             row = b"kms-row/v1\0" + fields("wrappings", subject, fingerprint, generation, digest, verified)
-            assert hmac.digest(key, row, "sha256") == seal
+            assert seal in [hmac.digest(key, row, "sha256") for key in keys]
         return len(rows)
 
     def check_seals(self) -> dict[str, int]:
         """Checks the seals of all other rows, except those in quarantine, and the row commitment; returns the number
         of rows of each table."""
-        seals, commitment = self._derived(b"kms-seal-rows/v1"), self._derived(b"kms-rows/v1")
+        (keys, first), commitment = self._seal_keys(), self._derived(b"kms-rows/v1")
+        assert commitment is not None
         quarantined = set(self.query("SELECT entity_table, row_id FROM quarantine WHERE released_at IS NULL"))
         counts, together = dict[str, int](), 0
         for table, columns in SEALED.items():
@@ -266,8 +281,10 @@ class Store:
             for *values, seal in rows:
                 if (table, values[0]) in quarantined:
                     continue
-                row = b"kms-row/v1\0" + fields(table, *sealed_values(dict(zip(columns.split(), values, strict=True))))
-                assert hmac.digest(seals, row, "sha256") == seal
+                row_values = dict(zip(columns.split(), values, strict=True))
+                row = b"kms-row/v1\0" + fields(table, *sealed_values(row_values))
+                allowed = keys if row_values["revision"] < first else keys[:1]
+                assert seal in [hmac.digest(key, row, "sha256") for key in allowed]
                 together ^= int.from_bytes(hmac.digest(commitment, b"\0" + row, "sha256"), "big")
         lines = dict(line.split(" ", 1) for line in self.checkpoint.splitlines()[3:5])
         state = b"\1" + struct.pack(">Q", int(lines["revision"])) + together.to_bytes(32, "big")

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use kms_lib::{AuditContext, DisabledReason, KeyPurpose, KeyState, KeyType, Origin, VersionState};
+use kms_lib::{AuditContext, DisabledReason, KeyPurpose, KeyState, KeyType, Origin, RootKeyState, VersionState};
 use sqlx::{Connection, Row, SqliteConnection};
 
 use crate::facts;
@@ -88,6 +88,7 @@ async fn golden_stores_have_every_type_and_state() {
         };
     }
     for (kind, expected) in [
+        ("root key state", all!(RootKeyState)),
         ("key type", all!(KeyType)),
         ("key purpose", all!(KeyPurpose)),
         ("key state", all!(KeyState)),

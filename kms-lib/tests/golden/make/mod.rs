@@ -4,6 +4,7 @@
 //! that does not exist, they are kept there.
 
 mod imported;
+mod interrupted;
 mod keys;
 mod rights;
 pub mod root_keys;
@@ -189,6 +190,7 @@ async fn stores_like_the_golden_ones_are_made_and_read() {
     rights::make().await.finish(&folder.join("rights")).await;
     rights::quarantined().await.finish(&folder.join("quarantine")).await;
     root_keys::make().await.finish(&folder.join("root-keys")).await;
+    interrupted::make().await.finish(&folder.join("interrupted")).await;
     if let Some(made) = imported::make().await {
         made.finish(&folder.join("imported")).await;
     }
