@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// Maximum duration that a verification counts as: its thread may have been interrupted.
 const LONGEST: Duration = Duration::from_millis(10);
 
-/// The verifications in progress.
+/// The verifications in progress and those that wait for a turn.
 pub struct Paced {
     /// Those of networks within their limits.
     free: Arc<FairQueue>,

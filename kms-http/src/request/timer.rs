@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 #[derive(Clone, Debug, Default)]
 pub struct Timer(Arc<Mutex<Option<Pin<Box<Sleep>>>>>);
 
-/// The deadline has passed.
+/// The error of a future that was not ready before its deadline.
 #[derive(Debug)]
 pub struct Elapsed;
 
@@ -50,7 +50,7 @@ impl Timer {
             if Instant::now() >= deadline {
                 return Poll::Ready(());
             }
-            // It was set to the deadline of something that is over.
+            // It was set to the deadline of a future that was ready in time.
             sleep.as_mut().reset(deadline);
         }
     }
@@ -69,7 +69,7 @@ impl rt::Timer for Timer {
     }
 }
 
-/// Ready at a deadline.
+/// A future that is ready when its deadline has passed.
 struct Until {
     timer: Timer,
     deadline: Instant,

@@ -52,7 +52,7 @@ enum Chunk<T> {
         rows: Arc<Mutex<Option<Vec<Sealed<T>>>>>,
         checked: oneshot::Receiver<Vec<Folded<T>>>,
     },
-    /// Was checked here.
+    /// Rows that the thread which reads them has checked itself.
     Checked(Vec<Folded<T>>),
 }
 

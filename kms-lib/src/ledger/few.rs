@@ -6,9 +6,9 @@ use std::ops::Deref;
 /// allocators of both threads more than other allocations.
 #[derive(Clone, Debug)]
 pub enum Few<T> {
-    /// One element.
+    /// A single element, which is stored in place.
     One(T),
-    /// Any number of elements.
+    /// Any number of elements, in memory of their own.
     Any(Vec<T>),
 }
 

@@ -1,4 +1,4 @@
-//! Starting a runtime.
+//! Building a tokio runtime, also where the operating system limits the number of threads.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -18,7 +18,7 @@ use super::{Claims, TokenKey};
 /// Minimum number of tokens that are remembered; the maximum is twice this.
 const REMEMBERED: usize = 8_192;
 
-/// A verified token.
+/// What is remembered of a token whose signature and claims were valid.
 #[derive(Clone)]
 pub(super) struct Verified {
     /// Name of the caller.
@@ -89,7 +89,7 @@ impl VerifiedTokens {
         found.is_in_time(get_current_timestamp(), leeway).then_some(found)
     }
 
-    /// Remembers a token.
+    /// Remembers a token that was verified just now.
     pub(super) fn insert(&self, token: &str, verified: Verified) {
         let digest = Sha256::digest(token).into();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, verified);
