@@ -11,10 +11,10 @@ use super::budget::Budget;
 use super::counters::Counters;
 use super::lane::FairLane;
 use super::retry::{Retries, RetrySlot};
-use super::shares::{Lane, Shares};
+use super::shares::{Lane, Shares, closed};
 use super::submission::{Admission, Submission};
 use crate::lifecycle::Command;
-use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::error::Result;
 use crate::types::ids::KeyId;
 
 #[cfg(test)]
@@ -384,9 +384,4 @@ fn fill(mut room: Room, mut part: Room, lane: &mut FairLane, batch: &mut Vec<Sub
 
 fn is_rotation(submission: &Submission) -> bool {
     matches!(submission.command.as_deref(), Some(Command::Rotate(..)))
-}
-
-/// The error of a queue that admits nothing more.
-pub(super) fn closed() -> Error {
-    Error::new(ErrorCode::Closed, "the service is closed")
 }

@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::queue::closed;
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// The lane of the queue that an operation takes.
@@ -114,6 +113,11 @@ impl Drop for Share {
         drop(places);
         drop(removed);
     }
+}
+
+/// The error of a ledger that admits nothing more.
+pub(super) fn closed() -> Error {
+    Error::new(ErrorCode::Closed, "the service is closed")
 }
 
 impl fmt::Debug for Share {
