@@ -156,9 +156,7 @@ class Store:
 
     def service_key(self, kind: str, name: str, state: str = "CURRENT") -> bytes | None:
         """The key of the service of this kind in this state; none if there is none."""
-        rows = self.query(
-            "SELECT id, number, fingerprint FROM service_keys WHERE kind = ? AND state = ?", kind, state
-        )
+        rows = self.query("SELECT id, number, fingerprint FROM service_keys WHERE kind = ? AND state = ?", kind, state)
         if not rows:
             return None
         [(subject, number, fingerprint)] = rows
@@ -250,9 +248,7 @@ class Store:
         """The keys that seal rows, the current one first, and the number of the first record after its creation. Rows
         that are older may have a seal under the other one."""
         derived = [self._derived(b"kms-seal-rows/v1", state) for state in ("CURRENT", "RESEALING")]
-        [(first,)] = self.query(
-            "SELECT first_seq FROM service_keys WHERE kind = 'integrity' AND state = 'CURRENT'"
-        )
+        [(first,)] = self.query("SELECT first_seq FROM service_keys WHERE kind = 'integrity' AND state = 'CURRENT'")
         return [key for key in derived if key is not None], first
 
     def check_wrapping_seals(self) -> int:
