@@ -28,7 +28,7 @@ fn take<W>(work: &Mutex<Option<W>>) -> Option<W> {
     work.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-/// Runs blocking work, such as file access, off the async threads. Computations go to the [`Workers`](super::Workers).
+/// Runs blocking work, such as file access, off the async threads. Computations go to `Workers`.
 ///
 /// # Errors
 ///
