@@ -16,6 +16,7 @@ use crate::request::owner::Owner;
 const BURST: Duration = Duration::from_secs(5);
 /// Number of networks from which those without recent failures are removed.
 const SWEEP: usize = 10_000;
+
 /// The limits of all networks.
 pub struct Brake {
     /// Credentials that were rejected by a cheap check.

@@ -3,8 +3,8 @@
 
 use kms_lib::{Config, NewGrant, Permission, RetireOptions, Role, RootKeyJob, RootKeySource};
 
-use super::{Maker, ROOT_KEY, root_keys};
-use crate::facts::RootKey;
+use super::root_keys::{self, local};
+use super::{Maker, ROOT_KEY};
 
 /// The root key of generation 2.
 const SUCCESSOR: &str = "hex:676f6c64656e2073746f7265732c207465737420726f6f74206b657920322121";
@@ -12,10 +12,6 @@ const SUCCESSOR: &str = "hex:676f6c64656e2073746f7265732c207465737420726f6f74206
 const GRANTS: u32 = 200;
 /// Counts the integrity keys under which rows are still sealed after their replacement.
 const RESEALING: &str = "SELECT COUNT(*) FROM service_keys WHERE state = 'RESEALING'";
-
-fn local(generation: u32, key: &str) -> RootKey {
-    RootKey::Local { generation, key: key.to_owned() }
-}
 
 /// Makes the store: the first root key is `RETIRING`, and nothing is wrapped under it alone; an integrity key is
 /// `RESEALING`. It is not closed.

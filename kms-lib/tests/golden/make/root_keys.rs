@@ -11,7 +11,8 @@ const PASSPHRASE: &str = "passphrase:correct horse battery staple, for golden st
 /// The root key of generation 3.
 const THIRD: &str = "hex:676f6c64656e2073746f7265732c207465737420726f6f74206b657920332121";
 
-fn local(generation: u32, key: &str) -> RootKey {
+/// A local root key of this generation.
+pub fn local(generation: u32, key: &str) -> RootKey {
     RootKey::Local { generation, key: key.to_owned() }
 }
 
