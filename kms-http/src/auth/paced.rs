@@ -9,6 +9,8 @@ use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use kms_lib::internals::run_blocking;
+
 use crate::error::ApiError;
 use crate::request::fair_queue::{FairQueue, Full, Pass};
 use crate::request::owner::Owner;
@@ -72,12 +74,12 @@ impl Paced {
 
     /// Runs a verification on a thread for blocking work. The turn lasts as long, even if the caller hangs up.
     async fn freely<T: Send + 'static>(turn: Pass, verify: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
-        let verifying = tokio::task::spawn_blocking(move || {
+        let verifying = run_blocking(move || {
             let verified = verify();
             drop(turn);
-            verified
+            Ok(verified)
         });
-        verifying.await.map_err(|_| ApiError::internal("a token could not be verified; please report it"))
+        Ok(verifying.await?)
     }
 
     /// Runs a verification after the pause that the last one requires. It runs here: all of them use a part of one core

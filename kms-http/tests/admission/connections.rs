@@ -31,7 +31,7 @@ async fn a_silent_connection_takes_little_memory() {
     assert!(open.iter().all(|stream| !is_closed(stream)));
 }
 
-/// Before, that was noticed only when there was memory and the body was read, at the end of its request at the latest.
+/// It is noticed while nothing reads the body, because the body waits for memory.
 #[tokio::test]
 async fn a_caller_that_hangs_up_while_its_body_waits_is_noticed() {
     let settings = [
