@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use kms_lib::internals::Leader;
@@ -11,7 +12,8 @@ use pyo3::prelude::*;
 
 use crate::engine::Engine;
 use crate::errors::{Failure, Outcome, raised};
-use crate::mailbox::Reply;
+use crate::mailbox::{self, Reply};
+use crate::operation::{Finish, Operation};
 
 /// The interval at which a waiting thread checks for signals and reports progress.
 const SLICE: Duration = Duration::from_millis(100);
@@ -102,8 +104,9 @@ impl Caller {
         // the runtime.
         let _runtime = self.engine.enter();
         let (mut future, mut leader) = (pin!(future), Leader::default());
+        // The future is polled again before this thread waits for it.
         if matches!(work, Work::Short)
-            && let Some(done) = self.engine.poll(future.as_mut(), &mut leader)
+            && let Some(done) = self.engine.poll(future.as_mut(), &mut leader, Waker::noop())
         {
             return Ok(finish(py, done?)?.into_bound(py));
         }
@@ -131,29 +134,33 @@ impl Caller {
         future: impl Future<Output = Result<T>> + Send + 'static,
         finish: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
     ) -> Outcome<Bound<'py, PyAny>> {
-        let _runtime = self.engine.enter();
-        let mut future = Box::pin(future);
         let (meter, callback) = match work {
-            Work::Short => match self.engine.poll(future.as_mut(), &mut Leader::default()) {
-                Some(done) => return Ok(finish(py, done?)?.into_bound(py)),
-                None => (None, None),
-            },
+            Work::Short => {
+                let operation = async move { finish_later(future.await, finish) };
+                return Ok(mailbox::run(py, Operation::new(Arc::clone(&self.engine), operation))?);
+            }
             Work::Long => (None, None),
             Work::Watched(meter, callback) => (Some(meter), Some(callback)),
         };
+        let future = Box::pin(future);
         let (waiting, reply) = Reply::new(py, callback)?;
         self.engine.spawn(async move {
             let done = match &meter {
                 None => future.await,
                 Some(meter) => watch(future, meter, &reply).await,
             };
-            reply.send(move |py| match done {
-                Ok(done) => finish(py, done),
-                Err(error) => Err(raised(py, &error)),
-            });
+            reply.send(finish_later(done, finish));
         });
         Ok(waiting)
     }
+}
+
+/// Creates the Python object or the exception for a result, later on the thread of the loop.
+fn finish_later<T: Send + 'static>(
+    done: Result<T>,
+    finish: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
+) -> Finish {
+    Box::new(move |py| finish(py, done.map_err(|error| raised(py, &error))?))
 }
 
 /// Runs the work and posts its progress.

@@ -98,10 +98,14 @@ impl Engine {
 
     /// Polls the future once and returns its output if it is ready. This thread must have entered the runtime. What the
     /// future submits to the log is written by `leader` later.
-    pub fn poll<F: Future>(&self, future: Pin<&mut F>, leader: &mut Leader) -> Option<F::Output> {
+    pub fn poll<F: Future + ?Sized>(
+        &self,
+        future: Pin<&mut F>,
+        leader: &mut Leader,
+        waker: &Waker,
+    ) -> Option<F::Output> {
         reseed(self.runtime.process);
-        // The future is polled again before it is awaited.
-        match leader.begin(future, &mut Context::from_waker(Waker::noop())) {
+        match leader.begin(future, &mut Context::from_waker(waker)) {
             Poll::Ready(output) => Some(output),
             Poll::Pending => None,
         }

@@ -20,6 +20,7 @@ mod errors;
 mod kms;
 mod logging;
 mod mailbox;
+mod operation;
 mod results;
 mod service;
 mod session;

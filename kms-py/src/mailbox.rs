@@ -3,6 +3,9 @@
 //! A mailbox belongs to one loop. It consists of a queue and a socket that the loop watches: a task that posts to an
 //! empty queue writes a byte to the socket. No thread of the runtime waits for the GIL, not even while the interpreter
 //! shuts down, and one wakeup delivers all queued messages.
+//!
+//! Short operations have no task: the thread of the loop polls them when they can continue. The result of a task would
+//! take a detour through a thread of the runtime, which has to wake up first.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,20 +14,21 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Wake, Waker};
 
-use kms_lib::{Error, ErrorCode};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
-use crate::errors::{Outcome, raised};
-
-/// Creates the Python object for a result, on the thread of the loop.
-type Finish = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
+use crate::errors::Outcome;
+use crate::operation::{Finish, Operation, lost};
 
 enum Message {
     Done(Finish),
     Progress(u64, u64),
+    /// The operation can continue.
+    Awake,
 }
 
 /// The sending half of a mailbox, which tasks use.
@@ -47,14 +51,32 @@ impl Queue {
     }
 }
 
-/// A future that waits for a result, and its progress callback.
+/// Wakes one operation.
+struct OperationWaker {
+    queue: Arc<Queue>,
+    id: u64,
+}
+
+impl Wake for OperationWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.queue.post(self.id, Message::Awake);
+    }
+}
+
+/// A future that waits for a result.
 struct Waiting {
     future: Py<PyAny>,
     progress: Option<Py<PyAny>>,
+    /// The operation, if the thread of the loop polls it.
+    operation: Option<(Operation, Waker)>,
 }
 
 /// The callback that the event loop calls; it delivers messages to their futures.
-#[pyclass(frozen)]
+#[pyclass(frozen, weakref)]
 struct Mailbox {
     queue: Arc<Queue>,
     bell: UnixStream,
@@ -112,7 +134,21 @@ impl Mailbox {
                 let waiting = lock(&self.waiting).remove(&id);
                 waiting.map_or(Ok(()), |waiting| complete(waiting.future.bind(py), finish))
             }
+            Message::Awake => self.proceed(py, id),
         }
+    }
+
+    /// Polls an operation. It runs to its end even if no caller waits for it.
+    fn proceed(&self, py: Python<'_>, id: u64) -> PyResult<()> {
+        let waiting = lock(&self.waiting).remove(&id);
+        let Some(Waiting { future, progress, operation: Some((mut operation, waker)) }) = waiting else {
+            return Ok(());
+        };
+        if let Some(finish) = operation.poll(&waker) {
+            return complete(future.bind(py), finish);
+        }
+        lock(&self.waiting).insert(id, Waiting { future, progress, operation: Some((operation, waker)) });
+        Ok(())
     }
 
     /// Calls the progress callback of an operation. An exception of the callback completes the future.
@@ -155,7 +191,8 @@ fn complete(future: &Bound<'_, PyAny>, finish: Finish) -> PyResult<()> {
 /// A mailbox that this thread has created.
 struct Known {
     event_loop: Py<PyAny>,
-    mailbox: Py<Mailbox>,
+    /// Weak: a closed loop drops its mailbox, and the mailbox the operations that nobody will poll any more.
+    mailbox: Py<PyWeakrefReference>,
     process: u32,
 }
 
@@ -171,10 +208,10 @@ fn current(py: Python<'_>) -> PyResult<(Py<Mailbox>, Bound<'_, PyAny>)> {
     let process = std::process::id();
     let known = MAILBOXES.with_borrow(|all| {
         let same = |known: &&Known| known.process == process && known.event_loop.is(&event_loop);
-        all.iter().find(same).map(|known| known.mailbox.clone_ref(py))
+        all.iter().find(same).and_then(|known| known.mailbox.bind(py).upgrade())
     });
     if let Some(mailbox) = known {
-        return Ok((mailbox, event_loop));
+        return Ok((mailbox.cast_into::<Mailbox>()?.unbind(), event_loop));
     }
     let mailbox = Mailbox::new(&event_loop)?;
     let others = MAILBOXES.take();
@@ -184,9 +221,30 @@ fn current(py: Python<'_>) -> PyResult<(Py<Mailbox>, Bound<'_, PyAny>)> {
         known.process == process && !closed.unwrap_or(true)
     };
     let mut alive: Vec<Known> = others.into_iter().filter(is_alive).collect();
-    alive.push(Known { event_loop: event_loop.clone().unbind(), mailbox: mailbox.clone_ref(py), process });
+    let weak = PyWeakrefReference::new(mailbox.bind(py))?.unbind();
+    alive.push(Known { event_loop: event_loop.clone().unbind(), mailbox: weak, process });
     MAILBOXES.set(alive);
     Ok((mailbox, event_loop))
+}
+
+/// Runs a short operation. Returns its result, or a future of the running loop if it has to wait.
+pub fn run(py: Python<'_>, mut operation: Operation) -> PyResult<Bound<'_, PyAny>> {
+    // It is polled again before anybody waits for it. Most operations of a service with `audit_ack="queued"` are ready.
+    if let Some(finish) = operation.poll(Waker::noop()) {
+        return Ok(finish(py)?.into_bound(py));
+    }
+    let (mailbox, event_loop) = current(py)?;
+    let future = event_loop.call_method0(intern!(py, "create_future"))?;
+    let mailbox = mailbox.get();
+    let id = mailbox.next.fetch_add(1, Ordering::Relaxed);
+    let waker = Waker::from(Arc::new(OperationWaker { queue: Arc::clone(&mailbox.queue), id }));
+    if let Some(finish) = operation.poll(&waker) {
+        return Ok(finish(py)?.into_bound(py));
+    }
+    // This is the thread of the loop, so no message is delivered before the operation is among those that wait.
+    let waiting = Waiting { future: future.clone().unbind(), progress: None, operation: Some((operation, waker)) };
+    lock(&mailbox.waiting).insert(id, waiting);
+    Ok(future)
 }
 
 /// The place where a task posts its result once. If it is dropped without a result, as when the task panics, the caller
@@ -204,14 +262,14 @@ impl Reply {
         let future = event_loop.call_method0(intern!(py, "create_future"))?;
         let mailbox = mailbox.get();
         let id = mailbox.next.fetch_add(1, Ordering::Relaxed);
-        lock(&mailbox.waiting).insert(id, Waiting { future: future.clone().unbind(), progress });
+        lock(&mailbox.waiting).insert(id, Waiting { future: future.clone().unbind(), progress, operation: None });
         Ok((future, Self { queue: Arc::clone(&mailbox.queue), id, sent: false }))
     }
 
     /// Posts the result.
-    pub fn send(mut self, finish: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send + 'static) {
+    pub fn send(mut self, finish: Finish) {
         self.sent = true;
-        self.queue.post(self.id, Message::Done(Box::new(finish)));
+        self.queue.post(self.id, Message::Done(finish));
     }
 
     /// Posts the progress of the operation.
@@ -223,10 +281,6 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         if !self.sent {
-            let lost = |py: Python<'_>| {
-                let text = "the operation was dropped: the service was closed, or a task panicked (see standard error)";
-                Err(raised(py, &Error::new(ErrorCode::Internal, text)))
-            };
             self.queue.post(self.id, Message::Done(Box::new(lost)));
         }
     }

@@ -157,6 +157,32 @@ def test_a_buffer_is_locked_while_a_result_may_come(url: str) -> None:
     drive(asyncio.new_event_loop, url, use)
 
 
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_closed_loop_drops_its_operations_but_not_their_records(loop: Loop, url: str) -> None:
+    opened: Any = asyncio.run(AsyncKms.open(url, root_key=ROOT_KEY))
+    alice: AsyncSession = opened.session("alice", "admin")
+    buffers = [bytearray(1_000) for _ in range(50)]
+
+    async def begin() -> None:
+        await alice.create_key("users")
+        await alice.encrypt("users", b"")
+        for buffer in buffers:
+            task = asyncio.ensure_future(alice.encrypt_into("users", b"secret", buffer))
+            await asyncio.sleep(0)
+            task.cancel()
+
+    async def end() -> None:
+        while len((await alice.list_audit(action="ENCRYPT")).items) < 1 + len(buffers):
+            await asyncio.sleep(0.01)
+        await opened.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(begin())
+    for buffer in buffers:
+        buffer.extend(b"more")
+    asyncio.run(end())
+
+
 def test_inputs_may_be_released_before_the_result_comes(url: str) -> None:
     async def use(alice: AsyncSession) -> None:
         data = bytearray(b"x" * 100_000)

@@ -1,0 +1,65 @@
+//! Operations that the thread of an event loop polls.
+
+use std::future::Future;
+use std::mem::forget;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Waker;
+
+use kms_lib::internals::Leader;
+use kms_lib::{Error, ErrorCode};
+use pyo3::prelude::*;
+
+use crate::engine::Engine;
+use crate::errors::raised;
+
+/// Creates the Python object for a result, on the thread of the loop.
+pub type Finish = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
+
+/// Fails with the error of an operation that ended without a result.
+pub fn lost(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    let text = "the operation was dropped: the service was closed, or a task panicked (see standard error)";
+    Err(raised(py, &Error::new(ErrorCode::Internal, text)))
+}
+
+type Boxed = Pin<Box<dyn Future<Output = Finish> + Send>>;
+
+/// A short operation of an asynchronous caller. It is dropped within its runtime.
+pub struct Operation {
+    engine: Arc<Engine>,
+    /// None after a panic.
+    future: Option<Boxed>,
+}
+
+impl Operation {
+    /// An operation of a service with this runtime.
+    pub fn new(engine: Arc<Engine>, future: impl Future<Output = Finish> + Send + 'static) -> Self {
+        Self { engine, future: Some(Box::pin(future)) }
+    }
+
+    /// Polls the operation once. The ledger's thread writes what it submits. After a result, this is not called again.
+    pub fn poll(&mut self, waker: &Waker) -> Option<Finish> {
+        let _runtime = self.engine.enter();
+        let future = self.future.as_mut()?;
+        let poll = || self.engine.poll(future.as_mut(), &mut Leader::default(), waker);
+        // A panic must not end the delivery of other results.
+        catch_unwind(AssertUnwindSafe(poll)).unwrap_or_else(|_| {
+            self.future = None;
+            Some(Box::new(lost))
+        })
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        let future = self.future.take();
+        if self.engine.check().is_ok() {
+            let _runtime = self.engine.enter();
+            drop(future);
+        } else {
+            // What it holds belongs to the parent.
+            forget(future);
+        }
+    }
+}
