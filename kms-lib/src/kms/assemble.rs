@@ -191,7 +191,7 @@ async fn start(
     let public_keys = PublicKeys::new(Arc::clone(store), Arc::clone(&provider), loaders, config.cache_size);
     let space = Arc::new(Space::new(Arc::clone(store), config.space));
     space.judge();
-    let ledger = Ledger::start(LedgerDeps {
+    let deps = LedgerDeps {
         store: Arc::clone(store),
         space: Arc::clone(&space),
         catalog: Arc::clone(&catalog),
@@ -200,10 +200,8 @@ async fn start(
         default_grace_days: config.grace_days,
         versions_max: config.versions_max,
         clock: config.clock.clone(),
-        head,
-        limits: config.limits,
-        ack: config.audit_ack,
-    })?;
+    };
+    let ledger = Ledger::start(deps, head, config.limits, config.audit_ack)?;
     let shared = Shared {
         store: Arc::clone(store),
         provider,

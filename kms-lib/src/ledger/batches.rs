@@ -67,7 +67,7 @@ impl Writer {
         let mut waiting = vec![batch];
         let mut has_made_room = false;
         while let Some(mut batch) = waiting.pop() {
-            if self.space.is_full() {
+            if self.deps.space.is_full() {
                 batch = self.keep_urgent(batch);
             } else {
                 self.rations.clear();
@@ -98,14 +98,14 @@ impl Writer {
     async fn has_room_left(&mut self, batch: &[Submission]) -> bool {
         let released = self.make_room().await;
         let urgent = batch.iter().filter(|submission| takes_away(submission)).count();
-        released || (0 < urgent && urgent < batch.len() && self.space.is_full())
+        released || (0 < urgent && urgent < batch.len() && self.deps.space.is_full())
     }
 
     /// The submissions of a batch that are written on a full disk: those that revoke permissions or keys, unless their
     /// principal has used too much of the disk reserve. The rest fails.
     fn keep_urgent(&mut self, batch: Vec<Submission>) -> Vec<Submission> {
         // Released results may have used the other half.
-        let reserve = self.space.reserve() / 2;
+        let reserve = self.deps.space.reserve() / 2;
         let (urgent, others) = batch.into_iter().partition(|submission| {
             takes_away(submission) && self.rations.take(submission.principal(), submission.cost, reserve)
         });
@@ -116,7 +116,7 @@ impl Writer {
     /// Handles a full store: releases the disk reserve, and returns whether that made room. The contents of the
     /// engine's own log are moved into the database, so that the log need not grow.
     async fn make_room(&mut self) -> bool {
-        let released = self.space.ran_out();
+        let released = self.deps.space.ran_out();
         self.empty_log().await;
         released
     }
@@ -135,7 +135,7 @@ impl Writer {
     /// are written again: after a failure, and once the ledger has stopped, the records might never be written.
     fn answer_committed(&self, batch: Vec<Submission>, outcomes: Vec<Outcome>) {
         // On a disk that is almost full, there might be no room for the records of released results.
-        self.queue.set_releasable(self.space.releasable());
+        self.queue.set_releasable(self.deps.space.releasable());
         self.answer(batch, outcomes);
     }
 

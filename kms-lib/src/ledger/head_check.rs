@@ -41,7 +41,7 @@ impl Writer {
                 }
             }
         }
-        let mut connection = self.store.writer().await?;
+        let mut connection = self.deps.store.writer().await?;
         match head::begin_locked(connection.as_mut()).await {
             Ok(locked) => Ok((connection, locked)),
             Err(error) => {
@@ -69,8 +69,8 @@ impl Writer {
             return Err(self.stop("the head of the log is missing"));
         };
         self.check(connection, &head).await?;
-        let now = self.clock.now();
-        let database_now = database_now.filter(|_| !self.clock.is_apart());
+        let now = self.deps.clock.now();
+        let database_now = database_now.filter(|_| !self.deps.clock.is_apart());
         if let Some(theirs) = database_now {
             skew::check_database(theirs, now)?;
         }
@@ -97,7 +97,7 @@ impl Writer {
             return Err(self.stop("the log no longer contains the record that this process last wrote or saw"));
         }
         // One consistent set: sessions may take over new keys at any time.
-        let keys = self.signer.keys();
+        let keys = self.deps.signer.keys();
         let is_signed = keys.check(head).is_ok();
         // The head of a replacement carries the former key's signature too, but that key must not be used any longer.
         let is_succeeded = !is_signed || checkpoint::signatures(&head.checkpoint) > 1;
@@ -116,15 +116,15 @@ impl Writer {
         self.contended = Some(Instant::now());
         // Material that is no longer usable is dropped within a second by a background task, not here, where other
         // processes wait for the lock.
-        let is_behind = head.revision > self.catalog.snapshot().revision();
-        if is_behind && !self.catalog.refresh(connection).await? {
+        let is_behind = head.revision > self.deps.catalog.snapshot().revision();
+        if is_behind && !self.deps.catalog.refresh(connection).await? {
             self.keys_behind = true;
             self.scrub_at = Some(Instant::now());
             return Err(Error::new(ErrorCode::Conflict, "another process has replaced the integrity key"));
         }
-        if self.catalog.snapshot().trust() == Trust::Suspect {
+        if self.deps.catalog.snapshot().trust() == Trust::Suspect {
             // While this process is still quarantining rows, another one may legitimately have changed others.
-            if self.catalog.is_quarantining() {
+            if self.deps.catalog.is_quarantining() {
                 let text = "rows changed while altered ones were being quarantined";
                 return Err(Error::new(ErrorCode::StoreContended, text));
             }

@@ -112,33 +112,21 @@ pub struct LedgerDeps {
     pub versions_max: u32,
     /// The source of the current time.
     pub clock: Clock,
-    /// The head of the log when the store was opened, already checked.
-    pub head: Head,
-    /// Limits on operations in flight.
-    pub limits: Limits,
-    /// The setting that says when results are released.
-    pub ack: AuditAck,
 }
 
 impl Ledger {
     /// Starts the ledger: as a task on the current runtime, or on a thread of its own if writing to the store blocks
-    /// the thread. Then blocking callers may write too.
-    pub fn start(parts: LedgerDeps) -> Result<Self> {
-        let queue = Arc::new(Queue::new(parts.limits));
-        queue.set_revision(parts.head.revision);
-        queue.set_releasable(parts.space.releasable());
-        let seen = Seen::new(&parts.head);
+    /// the thread. Then blocking callers may write too. The head is that of the log when the store was opened, already
+    /// checked; the limits are those on operations in flight.
+    pub fn start(deps: LedgerDeps, head: Head, limits: Limits, ack: AuditAck) -> Result<Self> {
+        let queue = Arc::new(Queue::new(limits));
+        queue.set_revision(head.revision);
+        queue.set_releasable(deps.space.releasable());
+        let (clock, seen) = (deps.clock.clone(), Seen::new(&head));
         let writer = Writer {
-            store: parts.store,
-            space: parts.space,
-            catalog: parts.catalog,
-            materials: parts.materials,
+            deps,
             queue: Arc::clone(&queue),
-            signer: parts.signer,
-            default_grace_days: parts.default_grace_days,
-            versions_max: parts.versions_max,
-            clock: parts.clock.clone(),
-            known: parts.head,
+            known: head,
             seen_before: seen.state(),
             seen: seen.clone(),
             connection: None,
@@ -156,10 +144,10 @@ impl Ledger {
             lost: None,
         };
         let (end, ended) = watch::channel(None);
-        let shared = if writer.store.blocks_thread() {
+        let shared = if writer.deps.store.blocks_thread() {
             let shared = thread::start(writer, end)?;
             // A leader that writes released results could not stop when they cannot be written.
-            (parts.ack == AuditAck::Durable).then_some(shared)
+            (ack == AuditAck::Durable).then_some(shared)
         } else {
             // Connections to servers belong to a runtime, and its threads wake each other for every round trip.
             tokio::spawn(async move {
@@ -168,7 +156,7 @@ impl Ledger {
             });
             None
         };
-        Ok(Self { queue, clock: parts.clock, ack: parts.ack, seen, shared, ended })
+        Ok(Self { queue, clock, ack, seen, shared, ended })
     }
 
     /// Admits an operation whose result has about `bytes` bytes. Fails with `Overloaded` before any work is done.

@@ -48,11 +48,11 @@ impl Writer {
         let base = self.base(connection, locked, batch).await?;
         self.check_seen(connection, &base.head, known).await?;
         self.is_at_fault = true;
-        let retirable = retirable(connection, batch, &self.catalog).await?;
+        let retirable = retirable(connection, batch, &self.deps.catalog).await?;
         let imported = imported_sizes(connection, batch).await?;
-        let soundness = soundness(connection, batch, &self.catalog, &base.head).await?;
+        let soundness = soundness(connection, batch, &self.deps.catalog, &base.head).await?;
         // No other process replaces their key while the head is locked.
-        let seals = self.catalog.seals();
+        let seals = self.deps.catalog.seals();
         let import_states = import_states(connection, batch, &seals).await?;
         let kept = kept_among(connection, batch, base.now.max(base.head.timestamp)).await?;
         let mut uncountable = HashSet::new();
@@ -61,13 +61,13 @@ impl Writer {
             let mut plan = plan_batch(
                 batch,
                 &Place {
-                    snapshot: &self.catalog.snapshot(),
+                    snapshot: &self.deps.catalog.snapshot(),
                     head: &base.head,
                     seals: &seals,
                     now: base.now,
                     surely: base.database_now.map_or(base.now, |theirs| theirs.min(base.now)),
-                    default_grace_days: self.default_grace_days,
-                    versions_max: self.versions_max,
+                    default_grace_days: self.deps.default_grace_days,
+                    versions_max: self.deps.versions_max,
                     exhausted: &self.exhausted,
                     uncountable: &uncountable,
                     kept: &kept,
@@ -133,7 +133,7 @@ impl Writer {
 
     /// Writes the parts that few batches have: changed rows, idempotency records, small values, a new signing key.
     async fn write_changes(&self, connection: &mut dyn Connection, plan: &mut Plan) -> Result<()> {
-        let seals = plan.seals.clone().unwrap_or_else(|| self.catalog.seals());
+        let seals = plan.seals.clone().unwrap_or_else(|| self.deps.catalog.seals());
         for change in &plan.changes {
             entities::write(connection, change.clone(), row_seals(change, &seals)?).await?;
         }
@@ -154,7 +154,7 @@ impl Writer {
             usage::set_meta(connection, name, value).await?;
         }
         if let Some(replacement) = &plan.signing_key {
-            let keys = self.signer.keys().succeeded_by(&replacement.new, replacement.state.seq)?;
+            let keys = self.deps.signer.keys().succeeded_by(&replacement.new, replacement.state.seq)?;
             keep_replacement(connection, replacement, &keys).await?;
             plan.keys = Some(Arc::new(keys));
         }
@@ -169,7 +169,7 @@ impl Writer {
         }
         let now = plan.head.timestamp;
         idempotency::drop_expired(connection, now, plan.kept_requests.len()).await?;
-        let mut room = if self.space.is_full() { 0 } else { BATCH_ANSWER_BYTES };
+        let mut room = if self.deps.space.is_full() { 0 } else { BATCH_ANSWER_BYTES };
         for request in std::mem::take(&mut plan.kept_requests) {
             let row = request.row(connection, seals, room).await?;
             room = room.saturating_sub(row.answer.as_ref().map_or(0, String::len));
@@ -182,7 +182,7 @@ impl Writer {
     /// versions whose use could not be counted, for any reason: if there are any, nothing of this may be committed.
     async fn write_log(&self, connection: &mut dyn Connection, plan: &mut Plan, base: &Base) -> Result<Vec<Version>> {
         // On a full disk, what can wait leaves the disk reserve to revocations.
-        let is_full = self.space.is_full();
+        let is_full = self.deps.space.is_full();
         let passes = |every| plan.head.seq / every > base.head.seq / every;
         let counting =
             Counting { exhausted: &self.exhausted, now: base.now, empties: passes(TALLIES_EVERY) && !is_full };
@@ -196,7 +196,7 @@ impl Writer {
             Ok(counted) => counted,
             Err(uncounted) => return Ok(uncounted),
         };
-        plan.keys.clone().unwrap_or_else(|| self.signer.keys()).sign(&mut plan.head, plan.standing)?;
+        plan.keys.clone().unwrap_or_else(|| self.deps.signer.keys()).sign(&mut plan.head, plan.standing)?;
         // The large statements come first, so that the rest can be sent to the engine together.
         let mut statements = audit::insert(std::mem::take(&mut plan.rows));
         let inserts = statements.len();

@@ -8,24 +8,21 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::disk_space::Space;
+use super::LedgerDeps;
 use super::plan::Plan;
 use super::queue::Queue;
 use super::rations::Rations;
 use super::seen::Seen;
-use super::signer::Signer;
 use super::submission::Submission;
-use crate::catalog::{Catalog, MaterialCache};
 use crate::outage::Outage;
+use crate::storage::Connection;
 use crate::storage::tables::head::Locked;
 use crate::storage::tables::{audit, secrets};
-use crate::storage::{Connection, Store};
 use crate::types::audit::Head;
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::VersionState;
-use crate::types::time::Clock;
 
 /// The pause between retries while the store cannot be used: for released results, or after an unknown commit.
 pub(super) const RETRY: Duration = Duration::from_millis(100);
@@ -48,15 +45,8 @@ pub(super) const SCRUB_LOOK: Duration = Duration::from_secs(10);
 pub(super) type Begun = (Box<dyn Connection>, Locked);
 
 pub(super) struct Writer {
-    pub store: Arc<dyn Store>,
-    pub space: Arc<Space>,
-    pub catalog: Arc<Catalog>,
-    pub materials: Arc<MaterialCache>,
+    pub deps: LedgerDeps,
     pub queue: Arc<Queue>,
-    pub signer: Arc<Signer>,
-    pub default_grace_days: Option<u32>,
-    pub versions_max: u32,
-    pub clock: Clock,
     /// The end of the log as this process last saw it.
     pub known: Head,
     /// Shares the known state with the rest of this process.
@@ -100,7 +90,7 @@ impl Writer {
             last = batch.len();
             self.write_batch(batch).await;
             self.give_back().await;
-            if self.store.yields_after_commit() && self.has_company() {
+            if self.deps.store.yields_after_commit() && self.has_company() {
                 sleep(YIELD).await;
             }
         }
@@ -148,7 +138,7 @@ impl Writer {
     /// When erased material is to be removed from the engine's own log, or when to look next whether there is any,
     /// including material erased by another process, which may have ended before removing it.
     pub fn next_scrub(&mut self) -> Instant {
-        if self.catalog.take_erased() && self.scrub_at.is_none() {
+        if self.deps.catalog.take_erased() && self.scrub_at.is_none() {
             self.scrub_at = Some(Instant::now() + SCRUB);
         }
         let due = self.scrub_at.filter(|_| self.connection.is_some());
@@ -157,7 +147,7 @@ impl Writer {
 
     /// Lets another process write if one wants to: nothing is written for a moment.
     pub fn yield_after_commit(&mut self) {
-        let yields = self.store.yields_after_commit() && self.has_company();
+        let yields = self.deps.store.yields_after_commit() && self.has_company();
         self.pause_until = yields.then(|| Instant::now() + YIELD);
     }
 
@@ -237,18 +227,18 @@ impl Writer {
 
     /// Takes over the keys that another process added; returns whether there were any.
     async fn catch_up_keys(&mut self) -> Result<bool> {
-        let mut connection = self.store.reader().await?;
+        let mut connection = self.deps.store.reader().await?;
         let rows = secrets::service_keys(connection.as_mut()).await;
         // Read after the keys: the checkpoint that a key begins with is stored in the key's transaction.
-        let kept = audit::checkpoints(connection.as_mut(), self.signer.keys().public().newest().first_seq).await;
+        let kept = audit::checkpoints(connection.as_mut(), self.deps.signer.keys().public().newest().first_seq).await;
         connection.close().await?;
-        let caught_up = self.signer.catch_up(&rows?, &kept?).await;
+        let caught_up = self.deps.signer.catch_up(&rows?, &kept?).await;
         match caught_up {
             Err(error) if error.code() == ErrorCode::IntegrityFailure => {
                 Err(self.stop("the signing keys of the log were altered"))
             }
             Err(error) => Err(error),
-            Ok(signing) => match self.catalog.catch_up_seals().await {
+            Ok(signing) => match self.deps.catalog.catch_up_seals().await {
                 Err(error) if error.code() == ErrorCode::IntegrityFailure => {
                     Err(self.stop("the integrity key was altered"))
                 }
@@ -306,17 +296,17 @@ impl Writer {
             || plan.changes.iter().any(|change| matches!(change, Change::UpdateServiceKey(_)))
         {
             self.scrub().await;
-        } else if self.space.is_known_full() {
+        } else if self.deps.space.is_known_full() {
             self.empty_log().await;
         }
         if let Some(keys) = plan.keys.take() {
-            self.signer.install(Arc::new(keys.settled()));
+            self.deps.signer.install(Arc::new(keys.settled()));
         }
         if let Some(seals) = plan.seals.take() {
-            self.catalog.replace_seals(seals);
+            self.deps.catalog.replace_seals(seals);
         }
         if !plan.changes.is_empty() {
-            self.catalog.apply(&plan.changes, plan.head.revision);
+            self.deps.catalog.apply(&plan.changes, plan.head.revision);
             // Before the change is answered, since the answer allows releases again.
             self.queue.set_revision(plan.head.revision);
             self.forget(&plan.changes).await;
@@ -342,14 +332,14 @@ impl Writer {
                 Change::UpdateVersion(version) | Change::EraseVersion(version)
                     if matches!(version.state, VersionState::Revoked | VersionState::Destroyed) =>
                 {
-                    self.materials.forget(version.key_id, version.version).await;
+                    self.deps.materials.forget(version.key_id, version.version).await;
                 }
-                Change::UpdateKey(key) if key.is_revoked() => self.materials.forget_key(key.id).await,
+                Change::UpdateKey(key) if key.is_revoked() => self.deps.materials.forget_key(key.id).await,
                 _ => {}
             }
         }
         if !changes.is_empty() {
-            self.materials.sweep().await;
+            self.deps.materials.sweep().await;
         }
     }
 }
