@@ -4,6 +4,7 @@
 use tokio::time::sleep;
 
 use super::disk_space::Space;
+use super::failure::Failure;
 use super::submission::{Outcome, Submission};
 use super::writer::{RETRY, Writer};
 use crate::lifecycle::Command;
@@ -25,9 +26,8 @@ impl Writer {
                 }
                 // Released results are written first, from the disk reserve if necessary. Other submissions may not use
                 // the reserve.
-                Err(error)
-                    if error.code() == ErrorCode::StoreFull
-                        && (self.make_room().await || !std::mem::replace(&mut has_made_room, true)) =>
+                Err(Failure::StoreFull(_))
+                    if self.make_room().await || !std::mem::replace(&mut has_made_room, true) =>
                 {
                     let (keep, others): (Vec<_>, Vec<_>) = released
                         .into_iter()
@@ -35,27 +35,28 @@ impl Writer {
                     released = keep;
                     self.fail(others, &Space::error());
                 }
-                Err(error) => {
+                Err(failure) => {
                     let (keep, failed): (Vec<_>, Vec<_>) =
                         released.into_iter().partition(|submission| submission.released_at.is_some());
                     released = keep;
-                    if self.is_at_fault && may_be_one_culprit(error.code()) && !failed.is_empty() {
+                    if matches!(failure, Failure::OneSubmission(_)) && !failed.is_empty() {
                         apart = failed;
                         continue;
                     }
+                    let error = failure.error();
                     // Released results are not lost: they are retried many times a second.
-                    self.outage.note(&error, 0);
+                    self.outage.note(error, 0);
                     // Done first, because callers that get the failure may retry at once.
                     self.queue.hold_releases(true);
                     // What was not released fails now; nothing new is released while the queue is closed to it.
-                    self.fail(failed, &error);
-                    self.fail(std::mem::take(&mut apart), &error);
-                    if self.stopped.is_some() || self.queue.is_closed() {
+                    self.fail(failed, error);
+                    self.fail(std::mem::take(&mut apart), error);
+                    if self.log.stopped.is_some() || self.queue.is_closed() {
                         self.lost.get_or_insert((0, error.clone())).0 += released.len();
-                        return self.fail(released, &error);
+                        return self.fail(released, error);
                     }
-                    // Who comes meanwhile must not wait for as long as this takes.
-                    self.fail(self.queue.take_unreleased(), &error);
+                    // Callers that submit in the meantime must not wait for as long as this takes.
+                    self.fail(self.queue.take_unreleased(), error);
                     sleep(RETRY).await;
                 }
             }
@@ -77,18 +78,17 @@ impl Writer {
             }
             match self.try_commit(&batch).await {
                 Ok(plan) => self.answer_committed(batch, plan.outcomes),
-                Err(error)
-                    if error.code() == ErrorCode::StoreFull
-                        && (self.has_room_left(&batch).await || !std::mem::replace(&mut has_made_room, true)) =>
+                Err(Failure::StoreFull(_))
+                    if self.has_room_left(&batch).await || !std::mem::replace(&mut has_made_room, true) =>
                 {
                     waiting.push(batch);
                 }
-                Err(error) if batch.len() > 1 && self.is_at_fault && may_be_one_culprit(error.code()) => {
+                Err(Failure::OneSubmission(_)) if batch.len() > 1 => {
                     let second = batch.split_off(batch.len() / 2);
                     waiting.push(second);
                     waiting.push(batch);
                 }
-                Err(error) => self.fail(batch, &error),
+                Err(failure) => self.fail(batch, failure.error()),
             }
         }
     }
@@ -117,18 +117,8 @@ impl Writer {
     /// engine's own log are moved into the database, so that the log need not grow.
     async fn make_room(&mut self) -> bool {
         let released = self.deps.space.ran_out();
-        self.empty_log().await;
+        self.connection.empty_log().await;
         released
-    }
-
-    /// Moves the contents of the engine's own log into the database. On a full disk this is done after every commit:
-    /// the log would use up the disk reserve before the engine moves them automatically.
-    pub(super) async fn empty_log(&mut self) {
-        if let Some(connection) = &mut self.connection
-            && let Err(error) = connection.checkpoint().await
-        {
-            tracing::debug!(%error, "the store's write-ahead log cannot be moved into the database");
-        }
     }
 
     /// Answers the submissions of a committed batch. Only a commit allows results to be released before their records
@@ -171,23 +161,6 @@ impl Writer {
 /// Whether this is a change that revokes permissions or keys: it is still written when the store is full.
 fn takes_away(submission: &Submission) -> bool {
     submission.command.as_deref().is_some_and(Command::takes_away)
-}
-
-/// Whether one submission may have caused the failure to write a batch: then the others must not fail with it. Excluded
-/// are the codes for a store or ledger that cannot be used at all. A statement that is too large for a server is
-/// `InvalidConfiguration`.
-fn may_be_one_culprit(code: ErrorCode) -> bool {
-    !matches!(
-        code,
-        ErrorCode::StoreUnavailable
-            | ErrorCode::StoreContended
-            | ErrorCode::StoreFull
-            | ErrorCode::StoreReadOnly
-            | ErrorCode::ClockSkew
-            | ErrorCode::IntegrityFailure
-            | ErrorCode::OutcomeUnknown
-            | ErrorCode::Closed
-    )
 }
 
 /// Whether a failure means that the store does not respond.

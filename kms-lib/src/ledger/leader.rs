@@ -18,7 +18,8 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::queue::{HOLD, Queue, Taken};
-use super::writer::{End, SCRUB_LOOK, Writer};
+use super::scrubbing;
+use super::writer::{End, Writer};
 use crate::types::error::Result;
 
 /// The writer, while no thread has it.
@@ -78,7 +79,7 @@ impl SharedWriter {
             }
         };
         let mut batch = Vec::new();
-        if writer.pause().is_none() {
+        if writer.other_nodes.paused_until().is_none() {
             self.queue.take_more(&mut batch);
         }
         if batch.is_empty() {
@@ -94,7 +95,7 @@ impl SharedWriter {
     /// Whether no thread has the writer, and nothing waits for it.
     #[cfg(test)]
     pub fn is_free(&self) -> bool {
-        self.queue.len() == 0 && matches!(&*self.place(), Place::Free(writer) if writer.scrub_at.is_none())
+        self.queue.len() == 0 && matches!(&*self.place(), Place::Free(writer) if !writer.scrubbing.is_wanted())
     }
 
     /// Wakes the ledger's thread if it has something to do. Called after the writer was returned.
@@ -126,7 +127,7 @@ impl SharedWriter {
         let mut writer = match replace(&mut *place, Place::Taken) {
             Place::Free(writer) => writer,
             Place::Left(work) => return lead(work),
-            Place::Taken => return Step::Wait(Instant::now() + SCRUB_LOOK),
+            Place::Taken => return Step::Wait(Instant::now() + scrubbing::LOOK),
             Place::Gone => {
                 *place = Place::Gone;
                 return Step::End;
@@ -140,7 +141,7 @@ impl SharedWriter {
             }));
         }
         let mut batch = Vec::new();
-        let step = match writer.pause() {
+        let step = match writer.other_nodes.paused_until() {
             Some(until) => Step::Pause(until),
             None => match self.queue.take_now(&mut batch) {
                 Taken::Batch => return lead(write(writer, batch)),
@@ -157,8 +158,7 @@ impl SharedWriter {
     }
 
     fn give_back(&self, mut writer: Box<Writer>, is_caller: bool) {
-        writer.next_scrub();
-        let is_scrub_wanted = writer.scrub_at.is_some();
+        let is_scrub_wanted = writer.is_scrub_wanted();
         *self.place() = Place::Free(writer);
         if is_caller {
             self.wake_if_needed(is_scrub_wanted);
@@ -174,7 +174,7 @@ impl SharedWriter {
 fn write(mut writer: Box<Writer>, batch: Vec<super::Submission>) -> Work {
     Box::pin(async move {
         writer.write_batch(batch).await;
-        writer.yield_after_commit();
+        writer.other_nodes.begin_pause();
         writer
     })
 }

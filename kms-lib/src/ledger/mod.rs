@@ -2,21 +2,27 @@
 
 mod batches;
 mod budget;
+mod commit;
+mod connection;
 mod counters;
 mod counting;
 mod details;
 mod disk_space;
+mod failure;
 mod few;
 mod head_check;
 mod idempotency;
 mod import_runs;
+mod known_log;
 mod lane;
 mod leader;
+mod other_nodes;
 mod plan;
 mod queue;
 mod rations;
 mod remaining;
 mod retry;
+mod scrubbing;
 mod seen;
 mod shares;
 mod signer;
@@ -49,7 +55,6 @@ pub use signer::{HeadKeys, Signer};
 pub use submission::{Admission, Draft, Entry, Idempotency, Outcome, Submission, Use, Verdict};
 pub use write::{CHECKPOINT_EVERY, wrapping_seals};
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,14 +63,13 @@ use tokio::time::timeout;
 
 use crate::catalog::{Catalog, MaterialCache};
 use crate::lifecycle::Command;
-use crate::outage::Outage;
 use crate::storage::Store;
 use crate::types::audit::{Head, Receipt};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::time::Clock;
+use known_log::KnownLog;
 use leader::SharedWriter;
 use queue::Queue;
-use rations::Rations;
 use writer::Writer;
 
 /// When results are released to their callers.
@@ -123,26 +127,7 @@ impl Ledger {
         queue.set_revision(head.revision);
         queue.set_releasable(deps.space.releasable());
         let (clock, seen) = (deps.clock.clone(), Seen::new(&head));
-        let writer = Writer {
-            deps,
-            queue: Arc::clone(&queue),
-            known: head,
-            seen_before: seen.state(),
-            seen: seen.clone(),
-            connection: None,
-            begun: None,
-            exhausted: HashSet::new(),
-            rations: Rations::default(),
-            keys_behind: false,
-            stopped: None,
-            contended: None,
-            // A process that ended earlier may have left erased material.
-            scrub_at: Some(tokio::time::Instant::now()),
-            pause_until: None,
-            is_at_fault: false,
-            outage: Outage::new("the store cannot be written"),
-            lost: None,
-        };
+        let writer = Writer::new(deps, Arc::clone(&queue), KnownLog::new(head, seen.clone()));
         let (end, ended) = watch::channel(None);
         let shared = if writer.deps.store.blocks_thread() {
             let shared = thread::start(writer, end)?;

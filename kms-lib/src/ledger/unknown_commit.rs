@@ -39,14 +39,14 @@ impl Writer {
     }
 
     async fn look_for(&mut self, plan: &Plan) -> Result<bool> {
-        let mut connection = self.deps.store.writer().await?;
+        let mut connection = self.connection.open().await?;
         // The interrupted commit may still be running on the server; once this has the lock, it has ended.
         let found = match head::begin_locked(connection.as_mut()).await {
             Ok(_) => audit::hash_of(connection.as_mut(), plan.head.seq).await,
             Err(error) => Err(error),
         };
         connection.rollback().await?;
-        self.connection = Some(connection);
+        self.connection.keep(connection);
         Ok(found? == Some(plan.head.hash))
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::connection::Begun;
 use super::counting::Counting;
+use super::failure::Failure;
 use super::head_check::Base;
 use super::idempotency::{BATCH_ANSWER_BYTES, kept_among};
 use super::import_runs::{import_states, keep_import_states};
@@ -18,10 +20,9 @@ use crate::envelope::Seals;
 use crate::envelope::row::{self, StoredWrapping};
 use crate::lifecycle::{Command, ResealedRow};
 use crate::storage::tables::entities::RowSeals;
-use crate::storage::tables::head::Locked;
 use crate::storage::tables::{audit, entities, head, idempotency, legacy, usage};
 use crate::storage::{Connection, corrupt};
-use crate::types::audit::{Head, StoredCheckpoint};
+use crate::types::audit::StoredCheckpoint;
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
@@ -37,17 +38,22 @@ const TALLIES_EVERY: u64 = 1_024;
 type Version = (KeyId, u32);
 
 impl Writer {
-    /// Plans the batch from the locked head on, and writes the plan.
+    /// Checks the locked head, plans the batch from it on, and writes the plan.
     pub(super) async fn write(
         &mut self,
-        connection: &mut dyn Connection,
-        locked: Locked,
+        begun: &mut Begun,
         batch: &[Submission],
-    ) -> Result<Plan> {
-        let known = self.known.seq;
-        let base = self.base(connection, locked, batch).await?;
-        self.check_seen(connection, &base.head, known).await?;
-        self.is_at_fault = true;
+    ) -> std::result::Result<Plan, Failure> {
+        let base = self.first_base(begun, batch).await?;
+        self.write_from(&base, begun.connection.as_mut(), batch).await.map_err(Failure::of_batch)
+    }
+
+    async fn write_from(
+        &mut self,
+        base: &Base,
+        connection: &mut dyn Connection,
+        batch: &[Submission],
+    ) -> std::result::Result<Plan, Failure> {
         let retirable = retirable(connection, batch, &self.deps.catalog).await?;
         let imported = imported_sizes(connection, batch).await?;
         let soundness = soundness(connection, batch, &self.deps.catalog, &base.head).await?;
@@ -81,7 +87,7 @@ impl Writer {
                 return Ok(plan);
             }
             self.write_changes(connection, &mut plan).await?;
-            let uncounted = self.write_log(connection, &mut plan, &base).await?;
+            let uncounted = self.write_log(connection, &mut plan, base).await?;
             if uncounted.is_empty() {
                 return Ok(plan);
             }
@@ -92,7 +98,7 @@ impl Writer {
             connection.rollback().await?;
             let locked = head::begin_locked(connection).await?;
             if self.base(connection, locked, batch).await?.head != base.head {
-                return Err(Error::new(ErrorCode::StoreContended, "another process wrote first"));
+                return Err(Error::new(ErrorCode::StoreContended, "another process wrote first").into());
             }
         }
     }
@@ -118,17 +124,6 @@ impl Writer {
         } else {
             Err(corrupt("an uncounted use of a version cannot be refused"))
         }
-    }
-
-    /// Stops if the head does not continue a larger state that other parts of this process had seen before the head was
-    /// locked.
-    async fn check_seen(&mut self, connection: &mut dyn Connection, head: &Head, known: u64) -> Result<()> {
-        let (size, hash) = self.seen_before;
-        if size > known && (head.seq < size || audit::hash_of(connection, size).await? != Some(hash)) {
-            return Err(self.stop("the log does not continue what this process has seen: it was rolled back"));
-        }
-        self.seen.note(head);
-        Ok(())
     }
 
     /// Writes the parts that few batches have: changed rows, idempotency records, small values, a new signing key.
