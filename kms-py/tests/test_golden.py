@@ -100,6 +100,13 @@ def test_material_seals_and_indexes(golden: Golden) -> None:
     assert all(action.isupper() for _, action, _ in hours)
     [(uses,)] = store.query("SELECT COUNT(*) FROM version_usage")
     assert uses >= len(versions)
+    # Material is missing only where it was erased, or is being erased.
+    [(missing,)] = store.query(
+        'SELECT COUNT(*) FROM key_versions v JOIN "keys" k ON k.id = v.key_id '
+        "WHERE v.id NOT IN (SELECT subject FROM wrappings) AND v.state IS NOT 'DESTROYED' "
+        "AND k.state IS NOT 'DESTROYED' AND k.state_before_deletion IS NOT 'DESTROYED'"
+    )
+    assert missing == 0
     # Each root key alone opens everything.
     for known in golden.facts["rootKeys"]:
         alone = Store(golden.file, root_key(known))

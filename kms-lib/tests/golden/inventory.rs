@@ -25,6 +25,7 @@ const QUERIES: &[(&str, &str)] = &[
     ("key type", "SELECT type FROM \"keys\""),
     ("key purpose", "SELECT purpose FROM \"keys\""),
     ("key state", "SELECT state FROM \"keys\""),
+    ("state before deletion", "SELECT state_before_deletion FROM \"keys\" WHERE state = 'PENDING_DELETION'"),
     ("disabled reason", "SELECT disabled_reason FROM \"keys\" WHERE disabled_reason IS NOT NULL"),
     ("audit context", "SELECT audit_context FROM \"keys\""),
     ("version state", "SELECT state FROM key_versions"),
@@ -92,6 +93,8 @@ async fn golden_stores_have_every_type_and_state() {
         ("key type", all!(KeyType)),
         ("key purpose", all!(KeyPurpose)),
         ("key state", all!(KeyState)),
+        // `DESTROYED` says that the key is being erased.
+        ("state before deletion", names(&["ENABLED", "REVOKED", "DESTROYED"])),
         ("disabled reason", all!(DisabledReason)),
         ("audit context", all!(AuditContext)),
         // Destroying a key leaves the rows of its versions as they are; the key's row decides.

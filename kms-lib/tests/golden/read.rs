@@ -70,8 +70,20 @@ pub async fn check(folder: &Path, are_all: bool, root_keys: impl Fn(Config) -> C
 
     let kms = Kms::open(config()).await.unwrap();
     check_cryptography(&admin(&kms), &facts).await;
+    check_erasure(&kms, &facts).await;
     assert!(admin(&kms).verify_audit_incrementally().await.unwrap().ok, "{name}");
     kms.close().await.unwrap();
+}
+
+/// The scheduler completes the erasure of a key that was interrupted.
+async fn check_erasure(kms: &Kms, facts: &Facts) {
+    let pending = kms_lib::KeyFilter::new().state(kms_lib::KeyState::PendingDeletion);
+    let keys = admin(kms).list_keys(&pending, &Paging::new(100)).await.unwrap().items;
+    let due = keys.into_iter().filter(|key| key.delete_at.is_some_and(|time| time <= facts.closed_at));
+    let due: Vec<_> = due.map(|key| key.id).collect();
+    if !due.is_empty() {
+        assert_eq!(kms.run_scheduler().await.unwrap().destroyed, due);
+    }
 }
 
 /// Registers the secrets of a store, which no output may contain.

@@ -3,6 +3,7 @@
 //! Every run makes all of them in a temporary folder and reads them. With `KMS_TEST_GOLDEN`, the path of a folder
 //! that does not exist, they are kept there.
 
+mod half_erased;
 mod imported;
 mod interrupted;
 mod keys;
@@ -191,6 +192,7 @@ async fn stores_like_the_golden_ones_are_made_and_read() {
     rights::quarantined().await.finish(&folder.join("quarantine")).await;
     root_keys::make().await.finish(&folder.join("root-keys")).await;
     interrupted::make().await.finish(&folder.join("interrupted")).await;
+    half_erased::make().await.finish(&folder.join("half-erased")).await;
     if let Some(made) = imported::make().await {
         made.finish(&folder.join("imported")).await;
     }
