@@ -29,7 +29,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::api::{self, App};
 use crate::request::Peer;
@@ -51,6 +51,8 @@ const HEADERS: usize = 100;
 const STREAMS: u32 = 128;
 /// HTTP/2 flow control windows in bytes: of a stream, and of a connection.
 const WINDOWS: (u32, u32) = (STREAM_WINDOW as u32, 256 * 1024);
+/// Number of connections that are accepted before other tasks have their turn.
+const ACCEPTED_IN_A_ROW: usize = 8;
 /// How often a connection that is closing is checked for activity.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -61,7 +63,15 @@ pub async fn serve(app: Arc<App>, listeners: Listeners, stop: watch::Receiver<bo
         drained.await;
         stop.0.send_replace(true);
     };
-    tokio::join!(stopping, serve_until(app, listeners, stop.1));
+    // In a task, so that accepting connections takes turns with serving them: see [`accept`].
+    let mut serving = tokio::spawn(serve_until(app, listeners, stop.1));
+    let served = tokio::select! {
+        served = &mut serving => served,
+        () = stopping => serving.await,
+    };
+    if let Err(Ok(panic)) = served.map_err(JoinError::try_into_panic) {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 /// Waits for the signal to stop, and then for the drain time in which load balancers notice.
@@ -152,15 +162,19 @@ struct Server {
     stop: watch::Receiver<bool>,
 }
 
-/// Accepts connections until the service stops.
+/// Accepts connections until the service stops, no faster than they can be served: other tasks have their turn after
+/// every few connections. Otherwise requests would wait behind the tasks of thousands of new connections.
 async fn accept<L: Listener>(server: &Server, listener: Option<L>, start: impl Fn(L::Io, L::Addr)) {
     let Some(mut listener) = listener else { return };
     let mut stop = server.stop.clone();
     loop {
-        tokio::select! {
-            (stream, address) = listener.accept() => start(stream, address),
-            _ = stop.wait_for(|stop| *stop) => return,
+        for _ in 0..ACCEPTED_IN_A_ROW {
+            tokio::select! {
+                (stream, address) = listener.accept() => start(stream, address),
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
         }
+        tokio::task::yield_now().await;
     }
 }
 
