@@ -190,6 +190,10 @@ impl Activity {
             *head = Head { refusal: Some(refusal), ..Head::default() };
         }
     }
+    /// Whether so much of a head has arrived that it is counted as memory.
+    pub fn has_large_head(&self) -> bool {
+        self.head().bytes >= HEAD
+    }
     /// Marks the head as complete; its memory now belongs to the request. The error is the reason why there is none.
     pub fn head_is_there(&self) -> Result<Option<Room>, ApiError> {
         let Head { room, refusal, .. } = std::mem::take(&mut *self.head());

@@ -34,8 +34,8 @@ const SLOW_DOWN: Duration = Duration::from_millis(100);
 const IN_A_ROW: usize = 32 * 1024;
 /// Maximum number of bytes read ahead while a request is in process, to detect the end of the stream.
 const AHEAD: usize = 512;
-/// Maximum number of bytes read at a time while a head is expected, so that little of a body arrives together with it,
-/// before there is memory for the body.
+/// Maximum number of bytes read at a time while a head of common size is expected, so that little of a body arrives
+/// together with it, before there is memory for the body.
 const WITH_HEAD: usize = 4 * 1024;
 
 /// A socket that knows whether its caller has closed the sending side, whatever has arrived before and was not read.
@@ -175,12 +175,13 @@ impl<S: Ends> Stream<S> {
             self.look = None;
             return Ok(());
         }
+        let patience = self.patience();
         loop {
-            let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(PATIENCE)));
+            let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
             if look.as_mut().poll(context).is_pending() {
                 return Ok(());
             }
-            if self.inner.has_ended() && self.activity.silent() >= self.patience() {
+            if self.inner.has_ended() && self.activity.silent() >= patience {
                 return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the caller has ended the connection"));
             }
             self.look = None;
@@ -225,6 +226,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
             }
             (true, _) => ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?,
             (false, true) => ready!(this.poll_read_part::<AHEAD>(context, buffer))?,
+            // From here on, what arrives is counted. Smaller parts would only be parsed and counted more often.
+            (false, false) if this.activity.has_large_head() => {
+                ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?;
+            }
             (false, false) => ready!(this.poll_read_part::<WITH_HEAD>(context, buffer))?,
         }
         let bytes = buffer.filled().len() - before;
