@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use kms_lib::internals::build_runtime;
 use kms_lib::{Actor, Kms, Paging};
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -32,6 +33,10 @@ const OPENING: u64 = 2;
 /// Maximum number of log lines that wait to be written.
 const LOG_LINES: usize = 16_384;
 
+/// A thread of the runtime looks into the queue that all of them share after this many tasks of its own. The ledger
+/// wakes requests through that queue, so under load each of them would otherwise wait for up to 127 tasks.
+const SHARED: u32 = 4;
+
 /// Options of `kms-http serve`.
 #[derive(Args, Default)]
 pub struct Serve {
@@ -57,7 +62,8 @@ pub fn run(settings: Settings) -> Result<ExitCode, Failure> {
     let traces = Traces::new(&settings.http.otlp)?;
     let (_log, dropped) = start_log(&settings.http, traces.as_ref())?;
     let threads = Some(settings.http.threads).filter(|threads| *threads > 0);
-    let runtime = build_runtime(tokio::runtime::Builder::new_multi_thread().enable_all(), threads)?;
+    let mut builder = Builder::new_multi_thread();
+    let runtime = build_runtime(builder.enable_all().global_queue_interval(SHARED), threads)?;
     runtime.block_on(serve(settings, inherited, dropped, traces))?;
     Ok(ExitCode::SUCCESS)
 }
