@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
@@ -44,17 +44,20 @@ pub trait Ends {
     fn has_ended(&self) -> bool;
 }
 
+/// Whether what a socket is ready for now includes the end of what its caller sends.
+fn is_read_closed(ready: impl Future<Output = io::Result<Ready>>) -> bool {
+    ready.now_or_never().is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
+}
+
 impl Ends for TcpStream {
     fn has_ended(&self) -> bool {
-        let ready = self.ready(Interest::READABLE).now_or_never();
-        ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
+        is_read_closed(self.ready(Interest::READABLE))
     }
 }
 
 impl Ends for UnixStream {
     fn has_ended(&self) -> bool {
-        let ready = self.ready(Interest::READABLE).now_or_never();
-        ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
+        is_read_closed(self.ready(Interest::READABLE))
     }
 }
 
