@@ -145,8 +145,7 @@ impl Catalog {
 
     async fn load(&self, connection: &mut dyn Connection) -> Result<bool> {
         let known = self.snapshot().revision();
-        let head = head::read(connection).await?;
-        let head = head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))?;
+        let head = head::require(connection).await?;
         if head.revision > known || known == 0 {
             let seals = self.seals();
             if secrets::newest(connection, ServiceKeyKind::Integrity).await? != Some(seals.number()) {

@@ -54,8 +54,7 @@ impl Catalog {
             return Ok(false);
         }
         let rows = secrets::service_keys(connection.as_mut()).await?;
-        let head = head::read(connection.as_mut()).await?;
-        let head = head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))?;
+        let head = head::require(connection.as_mut()).await?;
         let generations = self.envelope.generations();
         let is_known = |generation: u32| generations.iter().any(|known| known.row.generation == generation);
         if rows.iter().flat_map(|row| &row.wrapped).any(|wrapped| !is_known(wrapped.generation)) {

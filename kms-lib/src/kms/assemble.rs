@@ -316,7 +316,6 @@ type OwnRows = (Vec<RootKeyGeneration>, Head, Vec<ServiceKeyRow>);
 
 async fn read_own_rows(connection: &mut dyn Connection) -> Result<OwnRows> {
     let generations = root_keys::unchecked(connection).await?;
-    let missing = || Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing; restore a backup");
-    let head = tables::head::read(connection).await?.ok_or_else(missing)?;
+    let head = tables::head::require(connection).await?;
     Ok((generations, head, secrets::service_keys(connection).await?))
 }

@@ -3,13 +3,12 @@
 use crate::session::Shared;
 use crate::storage::tables::{audit, head};
 use crate::types::audit::Head;
-use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::error::Result;
 
 /// Reads the stored head.
 pub(super) async fn stored(shared: &Shared) -> Result<Head> {
     let mut connection = shared.store.reader().await?;
-    let head = head::read(connection.as_mut()).await?;
-    head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing; restore a backup"))
+    head::require(connection.as_mut()).await
 }
 
 /// Notes the stored head as seen if it is signed and continues the last one seen. The head of a store that was rolled

@@ -169,10 +169,7 @@ async fn set_up(
     // The first of several configured root keys creates the store.
     match create(connection, &sources[0], provider, config.clock.now()).await {
         // Another database node's store came first and has been replicated here with its head.
-        Err(error) if error.code() == ErrorCode::Conflict => match head::read(connection).await? {
-            Some(_) => Ok(()),
-            None => Err(Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing; restore a backup")),
-        },
+        Err(error) if error.code() == ErrorCode::Conflict => head::require(connection).await.map(drop),
         done => done,
     }
 }

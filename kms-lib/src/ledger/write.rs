@@ -219,7 +219,7 @@ impl Writer {
                 }
             }
             if uncounted.is_empty() {
-                return Err(corrupt("the head of the log is missing"));
+                return Err(head::missing());
             }
         }
         let in_rows = counted.in_rows.into_iter().zip(changed.iter().skip(inserts));

@@ -217,9 +217,7 @@ pub(crate) async fn ready(shared: &Shared) -> Result<Ready> {
     let locked = head::begin_locked(connection.as_mut()).await;
     connection.rollback().await?;
     connection.close().await?;
-    let locked = locked?
-        .ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing; restore a backup"))?;
-    let (head, database_now) = locked;
+    let (head, database_now) = locked?.ok_or_else(head::missing)?;
     let now = shared.clock.now();
     skew::check_log(head.timestamp, now)?;
     if let Some(theirs) = database_now.filter(|_| !shared.clock.is_apart()) {

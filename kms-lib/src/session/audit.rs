@@ -189,9 +189,7 @@ impl Session {
     pub async fn checkpoint(&self) -> Result<String> {
         self.permit_reading(Action::AuditRead, Operation::ReadAudit, None).await?;
         let mut connection = self.reader().await?;
-        let head = head::read(connection.as_mut()).await?;
-        head.map(|head| head.checkpoint)
-            .ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing; restore a backup"))
+        head::require(connection.as_mut()).await.map(|head| head.checkpoint)
     }
 
     /// Returns the checkpoint of the log at this size, if it is kept. Checkpoints are kept where a signing key was
@@ -289,7 +287,7 @@ async fn indexed(connection: &mut dyn Connection) -> Result<u64> {
     Ok(head::read(connection).await?.map_or(0, |head| head.indexed))
 }
 
-/// Splits ranges at the end of the indexes. Returns each range with whether the indexes have its records.
+/// Splits ranges of records where the indexes end. The flag of each part says whether the indexes have its records.
 fn split(ranges: Vec<(u64, u64)>, indexed: u64) -> Vec<(u64, u64, bool)> {
     let parts = |(first, end): (u64, u64)| {
         let parts = [(first, end.min(indexed), true), (first.max(indexed + 1), end, false)];

@@ -107,11 +107,10 @@ impl Session {
     async fn stored_service_keys(&self) -> Result<(Head, Vec<ServiceKeyRow>)> {
         let mut connection = self.shared().store.reader().await?;
         connection.begin_read().await?;
-        let head = head::read(connection.as_mut()).await;
+        let head = head::require(connection.as_mut()).await;
         let rows = secrets::service_keys(connection.as_mut()).await;
         connection.rollback().await?;
-        let missing = || Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing; restore a backup");
-        Ok((head?.ok_or_else(missing)?, rows?))
+        Ok((head?, rows?))
     }
 
     /// Reads the wrappings of these materials, by subject, and checks each against its seal.

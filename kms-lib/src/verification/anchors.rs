@@ -13,7 +13,7 @@ use crate::ledger::Signer;
 use crate::storage::tables::{audit, head};
 use crate::storage::{Connection, Store, StoreFuture};
 use crate::types::audit::Head;
-use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::error::Result;
 
 /// The number of records that are read at once.
 const CHUNK: u64 = 8_192;
@@ -77,8 +77,7 @@ pub fn compare<'a>(
 
 impl Anchored {
     async fn compare(&self, connection: &mut dyn Connection) -> Result<AnchorReport> {
-        let head = head::read(connection).await?;
-        let head = head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))?;
+        let head = head::require(connection).await?;
         let mut report =
             AnchorReport { ok: true, size: head.seq, anchored: 0, continued: 0, passed_over: 0, faults: Vec::new() };
         let roots = match self.0.keys().next() {

@@ -425,7 +425,6 @@ impl Verifier<'_> {
 }
 
 async fn read_states(connection: &mut dyn Connection) -> Result<(Head, Vec<StoredCheckpoint>, Vec<ServiceKeyRow>)> {
-    let head = head::read(connection).await?;
-    let head = head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))?;
+    let head = head::require(connection).await?;
     Ok((head, audit::checkpoints(connection, 0).await?, secrets::service_keys(connection).await?))
 }

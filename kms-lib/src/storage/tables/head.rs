@@ -2,7 +2,7 @@
 
 use crate::storage::{Connection, Row, Statement, Value, corrupt};
 use crate::types::audit::Head;
-use crate::types::error::Result;
+use crate::types::error::{Error, Result};
 use crate::types::ids::{KeyId, LogId};
 use crate::types::tallies::{self, Tallies};
 use crate::types::time::Timestamp;
@@ -26,6 +26,16 @@ pub async fn read(connection: &mut dyn Connection) -> Result<Option<Head>> {
 
 /// The head, and the time of the database's own clock, if it has one.
 pub type Locked = Option<(Head, Option<Timestamp>)>;
+
+/// The error for a store without a head.
+pub fn missing() -> Error {
+    corrupt("the head of the log is missing; restore a backup")
+}
+
+/// Reads the head. Fails with `StoreCorrupt` if it is missing.
+pub async fn require(connection: &mut dyn Connection) -> Result<Head> {
+    read(connection).await?.ok_or_else(missing)
+}
 
 /// Begins a transaction by locking the head, and reads it. No other transaction can write until this one ends.
 pub async fn begin_locked(connection: &mut dyn Connection) -> Result<Locked> {
@@ -86,7 +96,7 @@ pub async fn revision(connection: &mut dyn Connection) -> Result<u64> {
             Ok(())
         })
         .await?;
-    revision.ok_or_else(|| corrupt("the head of the log is missing; restore a backup"))
+    revision.ok_or_else(missing)
 }
 
 /// Writes the first head of a store.
