@@ -85,8 +85,8 @@ impl Session {
                 Decision::Denied(code) => (Verdict::Denied(*code), None),
                 Decision::Superseded => return Ok(Changed::Redo(None)),
             };
-            let outcome = self.submit_one(admission, intent, verdict, &decision, revision, command, retry).await;
-            match outcome {
+            let entry = self.entry(intent, verdict, &decision, revision, command.as_ref());
+            match self.shared.ledger.submit(admission, revision, vec![entry], command, retry).await {
                 Outcome::Committed { receipts, changes } => match verdict {
                     Verdict::Denied(code) | Verdict::Failed(code) => Err(refusal(code)),
                     Verdict::Allowed { .. } => match receipts.first() {
@@ -123,30 +123,29 @@ impl Session {
         let verdict = Verdict::Failed(error.code());
         let decision = Decision::Denied(error.code());
         let revision = self.shared.catalog.snapshot().revision();
-        match self.submit_one(admission, intent, verdict, &decision, revision, None, None).await {
+        let entry = self.entry(intent, verdict, &decision, revision, None);
+        match self.shared.ledger.submit(admission, revision, vec![entry], None, None).await {
             Outcome::Failed(outage) => outage,
             _ => error,
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one submission")]
-    async fn submit_one(
+    /// The record of a change, with the decision made at this revision.
+    fn entry(
         &self,
-        admission: &Arc<Admission>,
         intent: &Intent,
         verdict: Verdict,
         decision: &Decision,
         revision: u64,
-        command: Option<Command>,
-        retry: Option<RetrySlot>,
-    ) -> Outcome {
+        command: Option<&Command>,
+    ) -> Entry {
         let mut details = intent.details.clone();
         details.decision(decision, revision).source(&intent.attempt);
         if let Verdict::Denied(code) | Verdict::Failed(code) = verdict {
             details.text("error", code.as_str());
         }
         // A new key has its id already, though no operation could be attempted on it yet.
-        let subject = match &command {
+        let subject = match command {
             Some(Command::CreateKey(new)) => Some(new.id),
             Some(Command::ImportKey(imported)) => Some(imported.id),
             Some(Command::RotateImported(rotation)) => Some(rotation.key),
@@ -159,7 +158,7 @@ impl Session {
             key_version: intent.version,
             details,
         };
-        let entry = Entry {
+        Entry {
             attempts: Few::One(Arc::new(intent.attempt.clone())),
             verdict,
             draft,
@@ -168,8 +167,7 @@ impl Session {
             tally: (1, 0),
             idempotency: intent.once.clone().map(Box::new),
             remember: Vec::new(),
-        };
-        self.shared.ledger.submit(admission, revision, vec![entry], command, retry).await
+        }
     }
 
     /// Fails unless the actor may read this now. Only a refusal is recorded.
@@ -195,7 +193,7 @@ impl Session {
         let admission = self.shared.ledger.admit(Lane::Use, self.actor.principal(), 0)?;
         let intent = Intent { action, attempt, version: None, details: Details::default(), once: None };
         match self.commit(&admission, &intent, decision, revision, None, None).await? {
-            // Allowed meanwhile: the snapshot has caught up, and the read may continue.
+            // The read has become allowed: the snapshot has caught up, and the read may continue.
             Changed::Redo(_) | Changed::Done(..) => Ok(()),
         }
     }

@@ -1,6 +1,7 @@
 //! Long-running jobs on root keys: wrapping everything under another generation, and verifying every wrapping under
 //! one.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -58,7 +59,7 @@ impl Session {
         for page in self.targets().await?.chunks(PAGE) {
             let rows = self.rows_of(page).await?;
             for target in page {
-                let present = rows.get(&target.of.subject()).map(Vec::as_slice).unwrap_or_default();
+                let present = found_for(target, &rows);
                 let has = |generation: u32| present.iter().any(|found| found.row.stored.generation == generation);
                 if active.iter().all(|root| has(root.generation)) {
                     continue;
@@ -189,14 +190,16 @@ impl Session {
             let pace = Pace::new(job.rate);
             for page in targets.chunks(PAGE) {
                 let rows = self.rows_of(page).await?;
-                let tried = some_at_once(page.iter().map(|target| {
-                    let present = rows.get(&target.of.subject()).map(Vec::as_slice).unwrap_or_default();
-                    self.try_planned(target, present, planned, &pace)
-                }));
+                let tried = some_at_once(
+                    page.iter().map(|target| self.try_planned(target, found_for(target, &rows), planned, &pace)),
+                );
                 let tried: Vec<Result<()>> = tried.await;
                 self.look_again(tried.iter().any(Result::is_err)).await?;
                 for (target, tried) in page.iter().zip(tried) {
-                    self.count(report, target, tried)?;
+                    match tried {
+                        Ok(()) => report.done += 1,
+                        Err(error) => self.note_failure(report, target, error)?,
+                    }
                 }
                 tell(job, report, page.len());
             }
@@ -228,10 +231,9 @@ impl Session {
             let pace = Pace::new(job.rate);
             for page in targets.chunks(PAGE) {
                 let rows = self.rows_of(page).await?;
-                let made = some_at_once(page.iter().map(|target| {
-                    let present = rows.get(&target.of.subject()).map(Vec::as_slice).unwrap_or_default();
-                    self.wrap_missing(target, present, generations, &pace)
-                }));
+                let made = some_at_once(
+                    page.iter().map(|target| self.wrap_missing(target, found_for(target, &rows), generations, &pace)),
+                );
                 let made: Vec<Result<Vec<NewWrapping>>> = made.await;
                 self.look_again(made.iter().any(Result::is_err)).await?;
                 let mut new = Vec::new();
@@ -239,9 +241,7 @@ impl Session {
                 for (target, made) in page.iter().zip(made) {
                     match made {
                         Ok(made) => new.extend(made),
-                        Err(error) if is_outage(&error) => outage = Err(error),
-                        Err(_) if self.is_gone(target) => report.total -= 1,
-                        Err(error) => report.fail(self.name_of(target), &error),
+                        Err(error) => outage = outage.and(self.note_failure(report, target, error)),
                     }
                 }
                 let count = new.len() as u64;
@@ -295,7 +295,7 @@ impl Session {
             for page in targets.chunks(PAGE) {
                 let rows = self.rows_of(page).await?;
                 let opened = some_at_once(page.iter().map(|target| {
-                    let present = rows.get(&target.of.subject()).map(Vec::as_slice).unwrap_or_default();
+                    let present = found_for(target, &rows);
                     let found = present.iter().find(|found| found.row.stored.generation == generation);
                     self.verify_wrapping(target, found, job, &pace)
                 }));
@@ -306,10 +306,9 @@ impl Session {
                 for (target, (opened, mark)) in page.iter().zip(opened) {
                     match opened {
                         Ok(true) => report.done += 1,
-                        Err(error) if is_outage(&error) => outage = Err(error),
-                        _ if self.is_gone(target) => report.total -= 1,
+                        Ok(false) if self.is_gone(target) => report.total -= 1,
                         Ok(false) => report.missing += 1,
-                        Err(error) => report.fail(self.name_of(target), &error),
+                        Err(error) => outage = outage.and(self.note_failure(report, target, error)),
                     }
                     marks.extend(mark);
                 }
@@ -371,12 +370,16 @@ impl Session {
         self.shared().catalog.snapshot().root_keys().filter(|root| root.wraps()).cloned().collect()
     }
 
-    fn count(&self, report: &mut RootKeyReport, target: &Target, tried: Result<()>) -> Result<()> {
-        match tried {
-            Ok(()) => report.done += 1,
-            Err(error) if is_outage(&error) => return Err(error),
-            Err(_) if self.is_gone(target) => report.total -= 1,
-            Err(error) => report.fail(self.name_of(target), &error),
+    /// Adds the failure of one material to the report, unless that was erased meanwhile. Fails with an outage, which
+    /// ends the job.
+    fn note_failure(&self, report: &mut RootKeyReport, target: &Target, error: Error) -> Result<()> {
+        if is_outage(&error) {
+            return Err(error);
+        }
+        if self.is_gone(target) {
+            report.total -= 1;
+        } else {
+            report.fail(self.name_of(target), &error);
         }
         Ok(())
     }
@@ -389,6 +392,11 @@ impl Session {
     async fn record_job(&self, action: Action, details: Details) -> Result<()> {
         self.change(self.root_key_intent(action, details), Command::Record(action)).await.map(drop)
     }
+}
+
+/// The wrappings of a material among those that were read.
+fn found_for<'a>(target: &Target, rows: &'a HashMap<[u8; 16], Vec<FoundWrapping>>) -> &'a [FoundWrapping] {
+    rows.get(&target.of.subject()).map(Vec::as_slice).unwrap_or_default()
 }
 
 /// Whether the root key or the store failed, and not one material.
