@@ -51,7 +51,7 @@ impl Failure {
     pub fn misaligned(name: &str) -> Self {
         Self::invalid(format!("{name} is not aligned"))
     }
-    /// The failure for a length that no memory can have.
+    /// The failure for a length beyond `isize::MAX`, which no object in memory can have.
     #[cold]
     pub fn too_long(name: &str, length: usize) -> Self {
         Self::invalid(format!("the length of {name}, {length} bytes, is too large"))

@@ -83,7 +83,7 @@ async fn clients_of_the_original_go_on() {
     );
     assert_eq!((&report["keysRotated"], &report["finalized"]), (&json!(4), &json!(false)));
 
-    // While the service is running, as the clients of the original send requests.
+    // The service is running, and clients send the requests that they sent to the original.
     let admin = server.client();
     let mut opened = 0;
     for it in ciphertexts() {
@@ -117,7 +117,7 @@ async fn clients_of_the_original_go_on() {
     assert_eq!(admin.post("/v1/crypto/decrypt", back).await.expect(200)["plaintext"], "new");
     // Until the import is finalized, keys can only be changed in the source.
     admin.post("/v1/keys/aes256_gcm-1-0/rotate", json!({})).await.refused(409, "ImportOpen");
-    // A grant whose row cannot be read keeps the import open, unless the operator does without it.
+    // A grant whose row cannot be read keeps the import open, unless the operator allows an incomplete import.
     database.sql(&format!(
         "INSERT INTO {name}.grants SELECT 'x', 'svc-x', role, key_id, allowed_ops, NULL, created_at \
         FROM {name}.grants WHERE principal = 'svc-any' LIMIT 1"

@@ -79,7 +79,7 @@ enum Place {
     Bucket(Box<Bucket>),
 }
 
-/// The description of a failure of a place, for the log. It contains no secrets.
+/// The reason why an anchor could not be written or read, for the log. It contains no secrets.
 type Problem = String;
 
 impl Place {

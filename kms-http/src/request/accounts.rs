@@ -363,7 +363,8 @@ impl State {
         }
     }
 
-    /// Tells the next request for which there is memory. It tells the one after it when it has taken its memory.
+    /// Wakes the next request for which there is memory. Once that request has taken its memory, it wakes the one after
+    /// it.
     pub(super) fn wake(&mut self) {
         let Self { claims, held, free, total, .. } = self;
         let fits = |owner: &Owner, claim: &Claim<Arc<Place>>| {

@@ -231,7 +231,8 @@ impl Activity {
         self.room_of(head, Waits::Body, memory).resize(bytes)
     }
 
-    /// The memory of what has arrived. What has just arrived may complete a head, so the memory waits for `what` now.
+    /// The memory that holds what has arrived. From now on it counts as waiting for `what`, since the bytes that have
+    /// just arrived may complete a head.
     fn room_of<'h>(self: &Arc<Self>, head: &'h mut Head, what: Waits, memory: &Arc<RequestMemory>) -> &'h Room {
         let room = head.room.get_or_insert_with(|| {
             let room = memory.empty(self.owner(), self.evict());

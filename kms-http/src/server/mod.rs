@@ -141,7 +141,8 @@ trait Socket: AsyncRead + AsyncWrite + Ends + Unpin + Send + Sync + 'static {
 
 impl Socket for TcpStream {
     async fn readable(&self) -> std::io::Result<()> {
-        // Only looking tells: tokio assumes that a connection which was just accepted is readable.
+        // `TcpStream::readable` would return at once, because tokio assumes that a connection is readable when it has
+        // just been accepted. A peek waits for data.
         self.peek(&mut [0]).await.map(|_| ())
     }
 }

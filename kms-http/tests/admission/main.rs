@@ -216,7 +216,8 @@ async fn a_batch_whose_response_finds_no_memory_is_refused_before_anything_is_do
     admin.post("/v1/crypto/decrypt", base64).await.expect(200);
 }
 
-/// Callers that do not read their responses hold memory. It is taken from them, and they from themselves.
+/// Callers that do not read their responses hold memory. They lose it to other callers that need memory, and to other
+/// requests of their own.
 #[tokio::test]
 async fn responses_that_are_not_read_end_when_their_caller_needs_the_memory() {
     // No response ends because of its age alone.

@@ -28,7 +28,7 @@ async fn only_the_node_that_creates_the_first_token_writes_it() {
     assert_eq!(made.len(), 1, "{made:?}");
     assert_eq!(kms.authenticate(token).await.unwrap().principal(), "admin");
 
-    // Nodes that start later, with the same file or with their own.
+    // Nodes that start later write no token, neither to the same file nor to their own.
     assert!(!write_first_token(&kms, "admin", &shared.join("token")).await.unwrap());
     assert_eq!(files(&shared), made);
     assert!(!write_first_token(&kms, "admin", &own.join("token")).await.unwrap());

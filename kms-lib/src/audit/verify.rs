@@ -103,8 +103,8 @@ pub enum Finding {
         /// The smallest sequence number.
         found: i64,
     },
-    /// A stored checkpoint was not written by the ledger: it covers more records than the log has, lacks the log's
-    /// signature, or is one of more checkpoints than the ledger stores.
+    /// A stored checkpoint was not written by the ledger: it covers more records than the log has or lacks the log's
+    /// signature, or there are more checkpoints than the ledger stores.
     SurplusCheckpoint {
         /// The number of records that the checkpoint claims to cover.
         size: u64,

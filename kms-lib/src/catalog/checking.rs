@@ -138,7 +138,8 @@ impl<'c, T: CatalogRow> Checking<'c, T> {
     /// Checks the rows that no other thread has begun to check, and hands on all that remain.
     pub(super) async fn finish(mut self) -> Result<()> {
         self.chunks.push_back(Chunk::Checked(check(std::mem::take(&mut self.waiting), &self.seals)));
-        // The newest first, since other threads begin with the oldest. Without a free thread, all are checked here.
+        // This thread begins with the newest chunk, since the others begin with the oldest. If no other thread is free,
+        // it checks all of them.
         for chunk in self.chunks.iter_mut().rev() {
             if let Some(rows) = chunk.take() {
                 *chunk = Chunk::Checked(check(rows, &self.seals));
@@ -239,8 +240,8 @@ mod tests {
         assert_eq!(arrived(wait).await, good());
     }
 
-    /// All rows arrive, in the order of the table, if the runtime has no free thread for blocking work. In another
-    /// order, each of the many versions of a key would move all those after it.
+    /// If the runtime has no free thread for blocking work, all rows arrive nevertheless, in the order of the table. In
+    /// any other order, inserting a version of a key would move all those with higher numbers.
     #[test]
     fn rows_arrive_without_a_free_thread() {
         let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();

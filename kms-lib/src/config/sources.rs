@@ -275,5 +275,5 @@ fn boolean(name: &str, text: &str) -> Result<bool> {
 
 fn mebibytes(count: u64) -> Result<usize> {
     let bytes = count.checked_mul(1024 * 1024).and_then(|bytes| usize::try_from(bytes).ok());
-    bytes.ok_or_else(|| invalid("limits.result_mib is too large"))
+    bytes.ok_or_else(|| invalid("limits.result_mib is more memory than this platform can address"))
 }

@@ -97,7 +97,7 @@ impl Ciphertext<'_> {
         Ok(Ciphertext { algorithm, key: KeyId::from_bytes(*id), version, fingerprint, body })
     }
 
-    /// The most bytes that a ciphertext of `plaintext` bytes can have, for any type of key.
+    /// The maximum length in bytes of a ciphertext of `plaintext` bytes, for any type of key.
     pub const fn max_len(plaintext: usize) -> usize {
         let aes = plaintext.saturating_add(HEADER + NONCE + TAG);
         if plaintext <= RSA_PLAINTEXT_BYTES && aes < HEADER + RSA_BYTES { HEADER + RSA_BYTES } else { aes }

@@ -270,7 +270,8 @@ impl Envelope {
         Ok(plaintext)
     }
 
-    /// Wrappings under active generations, in this order: those whose key this process has, local ones, newest first.
+    /// The wrappings under active generations, in order of preference: those whose root key this process has come
+    /// first, among them local ones, among these the newest generation.
     fn in_order<'a>(&self, wrapped: &'a [Wrapped]) -> Vec<(u32, &'a [u8])> {
         let slots = self.slots();
         let mut order: Vec<_> = wrapped

@@ -12,8 +12,8 @@ use crate::types::view::CatalogView;
 
 /// The number of keys that are finalized with one record.
 const PAGE: usize = 100;
-/// The number of version numbers that are left free for rotations at the source. Also if this run is to finalize the
-/// import: if it is killed in between, the source may rotate before the next run.
+/// The number of version numbers that are left free for rotations at the source. They are left even by a run that is to
+/// finalize the import: if it is killed before that, the source may rotate before the next run.
 const LEFT_TO_SOURCE: u32 = 1_000;
 
 /// A key that is due for rotation.

@@ -15,7 +15,8 @@ use crate::types::text::is_deceptive;
 const VERSION_MAX: i64 = 100_000;
 /// The member that holds metadata that this service does not accept, as text.
 const METADATA_AS_TEXT: &str = "importedMetadata";
-/// The maximum length in bytes of metadata kept as text: in JSON a byte may take six.
+/// The maximum length in bytes of metadata kept as text. In JSON, an escaped byte takes up to six (`\u0001`), so this
+/// is less than the limit for metadata.
 const METADATA_TEXT: usize = METADATA_BYTES / 8;
 
 /// A key without its versions, and remarks on settings that were changed or left out.

@@ -169,7 +169,7 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        // With nothing that it wrapped, any secret is as good as another.
+        // If the secret wrapped nothing, it cannot be checked, and is not needed.
         if is_tried { Err(wrong_secret()) } else { Ok(()) }
     }
 

@@ -78,7 +78,7 @@ impl Session {
         let mut details = Details::default();
         details.number("size", report.verification.size);
         let recorded = self.record_event(Action::StoreBackup, Operation::Backup, details).await;
-        // Every backup has its record and every record its backup: a copy that has or may have a record is kept.
+        // The log must list exactly the backups that exist, so a copy whose record is or may be in the log is kept.
         let placed = match recorded {
             Err(error) if error.code() != ErrorCode::OutcomeUnknown => return Err(error),
             recorded => recorded.and_then(|()| part.place()),

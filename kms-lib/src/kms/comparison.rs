@@ -24,21 +24,23 @@ use crate::types::view::CatalogView;
 pub struct BackupComparison {
     /// The number of records in the current store that the backup lacks.
     pub lost_records: u64,
-    /// Keys that are revoked, pending deletion or destroyed now, but were not at the time of the backup: names.
+    /// The names of keys that are revoked, pending deletion or destroyed now, but were not at the time of the backup.
     pub keys: Vec<String>,
-    /// Versions that are revoked or destroyed now, but were not at the time of the backup: key name and version.
+    /// Versions that are revoked or destroyed now, but were not at the time of the backup, each as key name and
+    /// version.
     pub versions: Vec<(String, u32)>,
-    /// Grants that were in force at the time of the backup and no longer are: principal and scope.
+    /// Grants that were in force at the time of the backup and no longer are, each as principal and scope.
     pub grants: Vec<(String, String)>,
-    /// Tokens that were revoked since the backup: principals.
+    /// The principals of tokens that were revoked since the backup.
     pub credentials: Vec<String>,
-    /// Keys that were enabled at the time of the backup and are disabled now: names.
+    /// The names of keys that were enabled at the time of the backup and are disabled now.
     pub disabled_keys: Vec<String>,
-    /// Current versions that were enabled at the time of the backup and are disabled now: key name and version.
+    /// Current versions that were enabled at the time of the backup and are disabled now, each as key name and version.
     pub disabled_versions: Vec<(String, u32)>,
-    /// Former versions whose grace window now ends earlier than at the time of the backup: key name and version.
+    /// Former versions whose grace window now ends earlier than at the time of the backup, each as key name and
+    /// version.
     pub shortened_windows: Vec<(String, u32)>,
-    /// Grants that allow less than at the time of the backup, or under other conditions: principal and scope.
+    /// Grants that allow less than at the time of the backup, or under other conditions, each as principal and scope.
     pub narrowed_grants: Vec<(String, String)>,
     /// Generations of the root key that were in use at the time of the backup and are retired now. After a restore, key
     /// material is wrapped under them again.
@@ -47,7 +49,7 @@ pub struct BackupComparison {
     pub lost_keys: Vec<String>,
     /// Versions that the backup lacks, or has with other key material.
     pub lost_versions: Vec<LostVersion>,
-    /// Grants that the backup lacks: principal and scope.
+    /// Grants that the backup lacks, each as principal and scope.
     pub lost_grants: Vec<(String, String)>,
     /// Tokens that the backup lacks: principals.
     pub lost_credentials: Vec<String>,

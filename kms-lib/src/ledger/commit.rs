@@ -25,7 +25,8 @@ impl Writer {
                     // Outside the lock: unwrapping under the root key may involve a remote call.
                     tracing::info!(%error, "reading the service's new keys");
                     if !self.catch_up_keys().await? {
-                        // Another task of this process may have read it first, but not repeatedly.
+                        // Another task of this process may have read the key first. If that happens again and again,
+                        // the key is not in the store.
                         if backoff.is_over() {
                             return Err(self.stop("a key of the service is not in the store"));
                         }

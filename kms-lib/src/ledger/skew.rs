@@ -33,7 +33,9 @@ pub fn check_database(theirs: Timestamp, now: Timestamp) -> Result<()> {
     if theirs.distance(now) <= CLOCK_SKEW {
         return Ok(());
     }
-    Err(Error::new(ErrorCode::ClockSkew, format!("this machine's clock reads {now}, the database's clock {theirs}")))
+    let text =
+        format!("this machine's clock reads {now}, but the database server's clock reads {theirs}; set the clocks");
+    Err(Error::new(ErrorCode::ClockSkew, text))
 }
 
 /// Fails with `InvalidArgument` if this machine's clock differs from the time given by a caller.

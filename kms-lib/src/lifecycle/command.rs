@@ -64,7 +64,7 @@ pub struct KeyEdit {
 /// A grant to be made. It replaces the one that the principal has from the same grantor on the same scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckedGrant {
-    /// The grant's id, unless it replaces one, whose id stays.
+    /// The id of a new grant. If the grant replaces another one, it keeps that one's id instead.
     pub id: GrantId,
     /// The principal that gets the grant.
     pub principal: String,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::crypto::{Beside, check_payload, check_plaintext, decryption, verify_item};
+use super::crypto::{DecryptInputs, check_payload, check_plaintext, decryption, verify_item};
 use super::item::{Done, Item, Target, share};
 use super::items::{DecryptItem, EncryptItem, ReencryptItem, SignItem, VerifyItem};
 use super::job::Job;
@@ -40,13 +40,13 @@ impl Session {
     /// recorded and its result is lost.
     pub async fn decrypt_batch(&self, items: &[DecryptItem<'_>]) -> Result<Vec<Result<Decrypted>>> {
         check_batch(items.len())?;
-        let beside: Vec<Result<Beside>> = items.iter().map(Beside::of).collect();
+        let inputs: Vec<Result<DecryptInputs>> = items.iter().map(DecryptInputs::of).collect();
         let prepared: Vec<Result<Item<'_>>> = items
             .iter()
-            .zip(&beside)
-            .map(|(item, beside)| {
+            .zip(&inputs)
+            .map(|(item, inputs)| {
                 item.context.check()?;
-                decryption(item, beside.as_ref().map_err(Error::clone)?)
+                decryption(item, inputs.as_ref().map_err(Error::clone)?)
             })
             .collect();
         self.operate_checked(Action::Decrypt, prepared, decrypted).await

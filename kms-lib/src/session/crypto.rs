@@ -63,8 +63,8 @@ impl Session {
     /// recorded and its result is lost.
     pub async fn decrypt_item(&self, item: DecryptItem<'_>) -> Result<Decrypted> {
         item.context.check()?;
-        let beside = Beside::of(&item)?;
-        let item = decryption(&item, &beside)?;
+        let inputs = DecryptInputs::of(&item)?;
+        let item = decryption(&item, &inputs)?;
         only(self.operate(Action::Decrypt, &[item], false).await?).map(decrypted)
     }
 
@@ -197,14 +197,14 @@ pub(super) fn verify_item<'a>(
     Item::rsa(target, Job::Verify(payload, signature, algorithm))
 }
 
-/// The values given with a ciphertext, kept while it is decrypted.
-pub(super) struct Beside {
+/// The values that a caller gives with a ciphertext, in the form that decryption needs.
+pub(super) struct DecryptInputs {
     context: Arc<Context>,
     /// A ciphertext of Mini KMS on Node with a nonce and a tag; none for every other one.
     imported: Option<Arc<ImportedCiphertext>>,
 }
 
-impl Beside {
+impl DecryptInputs {
     pub fn of(item: &DecryptItem<'_>) -> Result<Self> {
         let is_whole = item.is_imported && (item.iv.is_some() || item.auth_tag.is_some());
         let imported = if is_whole { Some(Arc::new(ImportedCiphertext::of(item)?)) } else { None };
@@ -212,12 +212,12 @@ impl Beside {
     }
 }
 
-pub(super) fn decryption<'a>(item: &DecryptItem<'a>, beside: &'a Beside) -> Result<Item<'a>> {
+pub(super) fn decryption<'a>(item: &DecryptItem<'a>, inputs: &'a DecryptInputs) -> Result<Item<'a>> {
     if item.is_imported {
-        return imported(item, beside);
+        return imported(item, inputs);
     }
     let Some(version) = item.oaep_version else {
-        return Ok(Item::new(sealed(item), Job::Decrypt(item.ciphertext, &beside.context)));
+        return Ok(Item::new(sealed(item), Job::Decrypt(item.ciphertext, &inputs.context)));
     };
     let is_alone = item.context.is_empty()
         && item.iv.is_none()
@@ -232,13 +232,13 @@ pub(super) fn decryption<'a>(item: &DecryptItem<'a>, beside: &'a Beside) -> Resu
 }
 
 /// A ciphertext of Mini KMS on Node. Without nonce and tag it belongs to an RSA key, which binds no additional data.
-fn imported<'a>(item: &DecryptItem<'a>, beside: &'a Beside) -> Result<Item<'a>> {
+fn imported<'a>(item: &DecryptItem<'a>, inputs: &'a DecryptInputs) -> Result<Item<'a>> {
     let Some(key) = item.key.clone().filter(|_| item.context.is_empty() && item.oaep_version.is_none()) else {
         let text = "an imported ciphertext needs a named key, and takes additional data as JSON instead of a context";
         return Err(Error::invalid(text));
     };
     let target = Target::Imported(key, item.version);
-    Ok(match &beside.imported {
+    Ok(match &inputs.imported {
         // Only AES binds the additional data, and with it a context that grants may require.
         Some(imported) => {
             let item = Item::new(target, Job::DecryptImported(imported));
@@ -248,7 +248,7 @@ fn imported<'a>(item: &DecryptItem<'a>, beside: &'a Beside) -> Result<Item<'a>> 
     })
 }
 
-/// Compares the parts of a ciphertext with the values given beside it. The key is compared when the item is decided.
+/// Compares the parts of a ciphertext with the values given with it. The key is compared when the item is decided.
 fn sealed(item: &DecryptItem<'_>) -> Target {
     let read = Ciphertext::parse(item.ciphertext).and_then(|blob| {
         let (nonce, tag) = (blob.iv(), blob.auth_tag());

@@ -129,7 +129,7 @@ impl<'a> KeyTally<'a> {
     }
 }
 
-/// The attempt after the work, with the version that did it if the caller had not named one.
+/// The attempt as it is recorded. If the caller named no version to verify with, it names the one that verified.
 pub(super) fn settled(decided: &Decided, worked: &Worked) -> Arc<Attempt> {
     match (&decided.attempt.operation, worked) {
         (Operation::Verify { .. }, Ok((Product::Valid(true), found))) => {

@@ -97,10 +97,8 @@ impl Session {
             // Checked before the material is generated, which takes a tenth of a second for an RSA key.
             if is_allowed && self.shared.catalog.snapshot().key_by_name(&new.name).is_some() {
                 intent.version = None;
-                let taken = Error::new(
-                    ErrorCode::NameTaken,
-                    "a key of this name exists or existed; names are never used again",
-                );
+                let taken =
+                    Error::new(ErrorCode::NameTaken, "a key of this name exists or existed; names are never reused");
                 return Err(self.fail(&admission, &intent, taken).await);
             }
             // The generations of the root key may have changed since the material was wrapped.

@@ -13,7 +13,7 @@ pub(super) fn refusal(code: ErrorCode) -> Error {
         ErrorCode::GrantNotFound => "no such grant exists",
         ErrorCode::CredentialNotFound => "no such credential exists",
         ErrorCode::NotAuthenticated => "the credential is unknown, revoked or expired",
-        ErrorCode::NameTaken => "a key of this name exists or existed; names are never used again",
+        ErrorCode::NameTaken => "a key of this name exists or existed; names are never reused",
         ErrorCode::KeyDisabled => "the key is disabled; enable it first",
         ErrorCode::KeyRevoked => "the key is permanently revoked",
         ErrorCode::KeyPendingDeletion => "the key is scheduled for deletion; cancel the deletion first",

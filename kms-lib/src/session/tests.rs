@@ -124,7 +124,7 @@ async fn absent_keys_take_the_same_reads_as_present_ones() {
         }
         assert_eq!(counts[0], counts[1]);
     }
-    // Named beside a ciphertext: another key, and a key that does not exist.
+    // A call names, with its ciphertext, another key or a key that does not exist.
     let other = session.create_key(NewKey::aes("other")).await.unwrap().id;
     for (caller, code) in [(&session, ErrorCode::InvalidCiphertext), (&nobody, ErrorCode::AccessDenied)] {
         let mut counts = Vec::new();

@@ -220,7 +220,7 @@ fn store_error(error: sqlx::Error) -> Error {
         1146 | 1054 | 1034 | 1194 | 1195 | 1712 | 1815 => ErrorCode::StoreCorrupt,
         _ => ErrorCode::Internal,
     };
-    Error::new(code, format!("the database server: {} ({number})", database.message())).with_source(error)
+    Error::new(code, format!("the database server reports: {} ({number})", database.message())).with_source(error)
 }
 
 #[cfg(test)]

@@ -247,7 +247,7 @@ fn store_error(error: sqlx::Error) -> Error {
     let sqlx::Error::Database(database) = &error else { return other_error(error) };
     let state = database.code().unwrap_or_default();
     if is_poolers(&state, database.message()) {
-        let text = format!("the database server: {} ({state}){POOLER}", database.message());
+        let text = format!("the database server reports: {} ({state}){POOLER}", database.message());
         return misconfigured(text).with_source(error);
     }
     let code = match &*state {
@@ -273,7 +273,7 @@ fn store_error(error: sqlx::Error) -> Error {
             _ => ErrorCode::Internal,
         },
     };
-    Error::new(code, format!("the database server: {} ({state})", database.message())).with_source(error)
+    Error::new(code, format!("the database server reports: {} ({state})", database.message())).with_source(error)
 }
 
 /// Whether PgBouncer refused something, or prepared statements failed because of a pooler.

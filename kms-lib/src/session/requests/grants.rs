@@ -28,8 +28,8 @@ pub struct NewGrant {
 }
 
 impl NewGrant {
-    /// A grant to a principal. It also needs its keys, [`on_key`](Self::on_key) or [`on_all_keys`](Self::on_all_keys),
-    /// and permissions, [`allow`](Self::allow).
+    /// A grant to a principal. Before it is made, set its scope with [`on_key`](Self::on_key) or
+    /// [`on_all_keys`](Self::on_all_keys), and add permissions with [`allow`](Self::allow).
     pub fn new(principal: impl Into<String>, role: Role) -> Self {
         Self {
             principal: principal.into(),
