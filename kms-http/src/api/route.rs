@@ -38,6 +38,9 @@ const PATIENCE: Duration = Duration::from_secs(3_600);
 /// Body size in bytes beyond which a request counts as heavy, like a list: parsed, it takes several times as much
 /// memory.
 const LARGE: usize = 64 * 1024;
+/// Number of JSON objects in a body beyond which a request counts as heavy too: a batch with so many items keeps a
+/// thread busy, and its response is up to twenty times as large as its body.
+const MANY: usize = 200;
 
 /// Delay of responses to a network beyond its limit of invalid credentials.
 const PENALTY: Duration = Duration::from_millis(250);
@@ -207,7 +210,7 @@ async fn admit(
     // Requests waiting in it do not take a place in the other queue. A patient request takes a place in neither,
     // whatever the length of its body: it would keep it for as long as the library works. The library limits it.
     let _idle = room.as_ref().map(Room::idles);
-    let is_heavy = !kind.is_patient && (kind.is_list || body.len() > LARGE);
+    let is_heavy = !kind.is_patient && (kind.is_list || is_heavy(&body));
     let heavy = if is_heavy { Some(enter(&app.heavy, caller).await?) } else { None };
     let place = if kind.is_patient { None } else { Some(enter(&app.gate, caller).await?) };
     let call = Call::new(Arc::clone(app), actor, parts, body).with_room(room.clone());
@@ -255,6 +258,12 @@ async fn not_recognized(app: &App, context: &RequestContext, parts: &Parts, erro
         }
         _ => {}
     }
+}
+
+/// Whether a request with this body counts as heavy.
+fn is_heavy(body: &[u8]) -> bool {
+    // Braces in texts count too, which makes a request wait longer at most.
+    body.len() > LARGE || body.len() > MANY && body.iter().filter(|byte| **byte == b'{').count() > MANY
 }
 
 async fn enter(gate: &Arc<FairQueue>, principal: &str) -> Result<Pass, ApiError> {

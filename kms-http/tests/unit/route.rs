@@ -58,10 +58,10 @@ impl Routes {
         Self { app, router, begun, go_on, calls, _folder: folder }
     }
 
-    /// Sends a request with a body of this many bytes.
-    fn send_large(&self, bytes: usize) -> tokio::task::JoinHandle<u16> {
+    /// Sends a request with this body.
+    fn send_body(&self, body: Vec<u8>) -> tokio::task::JoinHandle<u16> {
         let request = Request::builder().uri("/work").header("host", "localhost").header("x-principal", "a");
-        let mut request = request.header("x-role", "admin").body(Body::from(vec![b'x'; bytes])).unwrap();
+        let mut request = request.header("x-role", "admin").body(Body::from(body)).unwrap();
         request.extensions_mut().insert(RequestContext::alone(&Default::default(), Arc::default()));
         let mut router = self.router.clone();
         tokio::spawn(async move { router.call(request).await.unwrap().status().as_u16() })
@@ -110,14 +110,16 @@ async fn waiting_lists_occupy_no_place() {
 #[tokio::test]
 async fn few_large_requests_are_processed_concurrently() {
     let routes = Routes::new(16).await;
-    let mut requests: Vec<_> = (0..10).map(|_| routes.send_large(LARGE + 1)).collect();
+    let batch = |items: usize| "{},".repeat(items).into_bytes();
+    let mut requests: Vec<_> = (0..5).map(|_| routes.send_body(vec![b'x'; LARGE + 1])).collect();
+    requests.extend((0..5).map(|_| routes.send_body(batch(MANY + 1))));
     // One caller gets at most two of the four turns.
     routes.have_begun(2).await;
     routes.wait(8).await;
-    requests.push(routes.send_large(LARGE));
-    routes.have_begun(1).await;
-    assert_eq!(routes.calls.load(Ordering::SeqCst), 3);
-    routes.go_on.add_permits(11);
+    requests.extend([routes.send_body(vec![b'x'; LARGE]), routes.send_body(batch(MANY))]);
+    routes.have_begun(2).await;
+    assert_eq!(routes.calls.load(Ordering::SeqCst), 4);
+    routes.go_on.add_permits(12);
     for request in requests {
         assert_eq!(request.await.unwrap(), 204);
     }
