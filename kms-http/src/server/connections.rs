@@ -18,7 +18,7 @@ const FRESH: Duration = Duration::from_millis(500);
 /// An HTTP/2 connection without requests delays shutdown only until it has been silent for this long.
 const QUIET: Duration = Duration::from_secs(2);
 /// Beyond 1/`CROWD` of the maximum number, connections are a crowd.
-const CROWD: usize = 4;
+const CROWD: usize = 8;
 /// When the limit is reached, 1/`SHARE` of the connections are closed at once, so that not every new connection has to
 /// search all of them.
 const SHARE: usize = 32;

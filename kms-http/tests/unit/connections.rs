@@ -60,8 +60,8 @@ fn one_search_makes_room_for_many_connections() {
 }
 
 #[test]
-fn a_quarter_of_the_connections_is_a_crowd() {
-    let mut opened = Opened::new(8);
+fn an_eighth_of_the_connections_is_a_crowd() {
+    let mut opened = Opened::new(16);
     let crowd = opened.all.crowd();
     let seen: Vec<bool> = (0..4)
         .map(|_| {
