@@ -14,8 +14,9 @@ use crate::tls::TlsServer;
 
 /// Size of the kernel's send buffer of a connection in bytes; Linux doubles this value.
 const UNSENT: u32 = 128 * 1024;
-/// Maximum number of connections that wait to be accepted.
-const BACKLOG: u32 = 1_024;
+/// Maximum number of connections that wait to be accepted; Linux allows no more by default. The first packet of others
+/// is dropped, and their callers send it again after a second.
+const BACKLOG: u32 = 4_096;
 
 /// Sockets that the process inherited: at most one TCP socket and one Unix socket.
 #[derive(Default)]
