@@ -1,11 +1,9 @@
 //! Audit records: the canonical body, the header, and the hash over both.
 
-use std::fmt::Write;
-
 use sha2::{Digest, Sha256};
 
 use super::canonical::write_string;
-use crate::types::audit::AuditRecord;
+use crate::types::audit::{AuditRecord, write_decimal};
 use crate::types::ids::{KeyId, LogId, RecordId};
 use crate::types::time::Timestamp;
 
@@ -51,7 +49,6 @@ impl<'a> From<&'a AuditRecord> for Body<'a> {
 impl Body<'_> {
     /// Writes the body as canonical JSON (RFC 8785); absent members are left out.
     pub fn write_canonical(&self, out: &mut String) {
-        // Formatting into a String cannot fail.
         out.push_str("{\"action\":");
         write_string(out, self.action);
         out.push_str(",\"actor\":");
@@ -66,7 +63,8 @@ impl Body<'_> {
             out.push('"');
         }
         if let Some(version) = self.key_version {
-            let _ = write!(out, ",\"keyVersion\":{version}");
+            out.push_str(",\"keyVersion\":");
+            write_decimal(out, u64::from(version));
         }
         if let Some(request) = self.request_id {
             out.push_str(",\"requestId\":");

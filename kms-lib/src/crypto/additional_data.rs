@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use crate::types::audit::write_hex;
+use crate::types::audit::{write_decimal, write_hex};
 use crate::types::context::Context;
 use crate::types::key::MaterialId;
 
@@ -40,8 +40,8 @@ pub fn additional_data(alg: EncryptionAlgorithm, id: &MaterialId, context: &Cont
     out.push_str("\",\"format\":1,\"keyId\":\"");
     id.key.write_to(&mut out);
     out.push_str("\",\"version\":");
-    // Writing to a String cannot fail.
-    let _ = write!(out, "{}}}", id.version);
+    write_decimal(&mut out, u64::from(id.version));
+    out.push('}');
     out.into_bytes()
 }
 

@@ -274,14 +274,55 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// Appends these bytes as lower-case hexadecimal text.
 pub fn write_hex(out: &mut String, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     // A text is extended by several digits at once, because every extension checks its room.
     for chunk in bytes.chunks(16) {
-        let mut digits = [0; 32];
-        for (pair, byte) in digits.chunks_exact_mut(2).zip(chunk) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
+        let mut digits = [[0; 2]; 16];
+        for (pair, byte) in digits.iter_mut().zip(chunk) {
+            *pair = HEX_DIGITS[usize::from(*byte)];
         }
-        out.extend(std::str::from_utf8(&digits[..2 * chunk.len()]));
+        out.extend(std::str::from_utf8(&digits.as_flattened()[..2 * chunk.len()]));
+    }
+}
+
+/// The two hexadecimal digits of each byte.
+const HEX_DIGITS: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < pairs.len() {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
+
+/// Appends a number in decimal, without the overhead of the formatter.
+pub fn write_decimal(out: &mut String, number: u64) {
+    let mut digits = [0; 20];
+    let (mut rest, mut first) = (number, digits.len());
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend(std::str::from_utf8(&digits[first..]));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_bytes_are_written_as_the_formatter_writes_them() {
+        for number in [0, 9, 10, 4_294_967_295, 1 << 53, u64::MAX] {
+            let mut text = String::from("n");
+            write_decimal(&mut text, number);
+            assert_eq!(text, format!("n{number}"));
+        }
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(hex(&all), all.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
     }
 }
