@@ -3,14 +3,13 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use moka::future::Cache;
-
 use super::Catalog;
-use crate::crypto::provider::{Aead, Provider, RsaPrivate, RsaPublic};
+use super::ready_keys::{ReadyKey, ReadyKeys, VersionKey};
+use crate::crypto::provider::Provider;
 use crate::envelope::{Binding, Envelope, fingerprint};
 use crate::fair::{Fair, Joint, Run};
 use crate::storage::tables::entities;
@@ -24,19 +23,6 @@ use crate::workers::{Length, Workers};
 #[cfg(test)]
 mod tests;
 
-/// Unwrapped material, ready for use by the cryptography provider.
-pub enum ReadyKey {
-    /// AES-256-GCM under this key.
-    Aes(Box<dyn Aead>),
-    /// RSA-2048: private and public key.
-    Rsa {
-        /// The private key, which decrypts and signs.
-        private: Box<dyn RsaPrivate>,
-        /// The public key, which encrypts and verifies.
-        public: Box<dyn RsaPublic>,
-    },
-}
-
 /// In whose turn the computations of loading are done: no principal has an empty name. Callers take turns at loading
 /// before.
 const LOADER: &str = "";
@@ -47,18 +33,14 @@ pub const LOADING: (usize, usize) = (64, 32);
 /// Ready keys by key and version. Bounded in number and time; the provider wipes keys that are dropped.
 pub struct MaterialCache {
     loader: Loader,
-    ready: Cache<VersionKey, Arc<ReadyKey>>,
+    ready: Arc<ReadyKeys>,
     loading: Arc<Mutex<Loading>>,
     /// The turns in which principals load keys.
     turns: Fair,
-    /// Set permanently by [`MaterialCache::clear`].
-    is_closed: Arc<AtomicBool>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
 
-/// A key and the number of a version.
-type VersionKey = (KeyId, u32);
 /// The result of loading a version.
 type Loaded = Result<Arc<ReadyKey>>;
 /// The versions that are being loaded or wait for a turn.
@@ -73,10 +55,9 @@ impl MaterialCache {
         (workers, turns): (Workers, Fair),
         (size, time_to_live): (u64, Duration),
     ) -> Self {
-        let ready = Cache::builder().max_capacity(size).time_to_live(time_to_live).build();
-        let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
-        let (loading, is_closed) = (Arc::default(), Arc::default());
-        Self { loader: Loader { store, provider, envelope, workers }, ready, loading, turns, is_closed, hits, misses }
+        let ready = Arc::new(ReadyKeys::new(size, time_to_live));
+        let (hits, misses, loading) = (AtomicU64::new(0), AtomicU64::new(0), Arc::default());
+        Self { loader: Loader { store, provider, envelope, workers }, ready, loading, turns, hits, misses }
     }
 
     /// The ready key of a version, loaded in a turn of this principal if it is not cached. Concurrent callers for the
@@ -85,7 +66,7 @@ impl MaterialCache {
     /// key is made only once.
     pub async fn get(&self, version: &KeyVersion, key_type: KeyType, principal: &str) -> Loaded {
         let id = (version.key_id, version.version);
-        if let Some(ready) = self.ready.get(&id).await {
+        if let Some(ready) = self.ready.get(&id) {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(ready);
         }
@@ -106,71 +87,60 @@ impl MaterialCache {
 
     /// Loads a version and caches it.
     fn load(&self, version: KeyVersion, key_type: KeyType) -> impl Future<Output = Loaded> + Send + 'static {
-        let (loader, ready, loading) = (self.loader.clone(), self.ready.clone(), Arc::clone(&self.loading));
-        let is_closed = Arc::clone(&self.is_closed);
+        let (loader, ready, loading) = (self.loader.clone(), Arc::clone(&self.ready), Arc::clone(&self.loading));
         async move {
             let id = (version.key_id, version.version);
             // Removes the entry even if the loading panics.
             let _removed = Removed(loading, id);
             // Another loading may have ended since the caller checked the cache.
-            if let Some(ready) = ready.get(&id).await {
+            if let Some(ready) = ready.get(&id) {
                 return Ok(ready);
             }
             let loaded = loader.load(&version, key_type).await?;
-            ready.insert(id, Arc::clone(&loaded)).await;
-            if is_closed.load(Ordering::SeqCst) {
-                ready.invalidate(&id).await;
-            }
+            ready.insert(id, Arc::clone(&loaded));
             Ok(loaded)
         }
     }
 
     /// Drops a version from the cache.
-    pub async fn forget(&self, key: KeyId, version: u32) {
-        self.ready.invalidate(&(key, version)).await;
+    pub fn forget(&self, key: KeyId, version: u32) {
+        self.ready.remove(&(key, version));
     }
     /// Drops all versions of a key from the cache.
-    pub async fn forget_key(&self, key: KeyId) {
-        let of_key: Vec<u32> = self.ready.iter().filter(|(id, _)| id.0 == key).map(|(id, _)| id.1).collect();
-        for version in of_key {
-            self.forget(key, version).await;
-        }
+    pub fn forget_key(&self, key: KeyId) {
+        self.ready.ids().iter().filter(|id| id.0 == key).for_each(|id| self.ready.remove(id));
     }
     /// Drops the versions that may not be used as of this snapshot: those that are revoked, destroyed, missing or of a
     /// quarantined key, including changes by other processes and versions that were being loaded at the time.
-    pub async fn drop_unusable(&self, catalog: &Catalog) {
-        let unusable: Vec<(KeyId, u32)> = {
+    pub fn drop_unusable(&self, catalog: &Catalog) {
+        let mut unusable = self.ready.ids();
+        {
             let snapshot = catalog.snapshot();
-            let is_over = |&(id, number): &(KeyId, u32)| {
+            let is_over = |&(id, number): &VersionKey| {
                 let state =
                     snapshot.key(id).zip(snapshot.version(id, number)).map(|(key, version)| key.state_of(version));
                 snapshot.is_damaged(id) || !matches!(state, Some(VersionState::Enabled | VersionState::Disabled))
             };
-            self.ready.iter().map(|(id, _)| *id).filter(is_over).collect()
-        };
-        for id in unusable {
-            self.ready.invalidate(&id).await;
+            unusable.retain(is_over);
         }
-        self.sweep().await;
+        unusable.iter().for_each(|id| self.ready.remove(id));
+        self.sweep();
     }
-    /// Drops all keys at once, because the cache expires lazily and key material must not stay in memory. Nothing is
-    /// cached from then on.
-    pub async fn clear(&self) {
-        self.is_closed.store(true, Ordering::SeqCst);
-        self.ready.invalidate_all();
-        self.ready.run_pending_tasks().await;
+    /// Drops all keys. Nothing is cached from then on.
+    pub fn clear(&self) {
+        self.ready.close();
     }
-    /// Frees the keys that have expired or were dropped, which the cache would do lazily.
-    pub async fn sweep(&self) {
-        self.ready.run_pending_tasks().await;
+    /// Frees the keys that have expired: they are not used any more, but key material must not stay in memory.
+    pub fn sweep(&self) {
+        self.ready.sweep();
     }
     /// Number of hits and misses.
     pub fn uses(&self) -> (u64, u64) {
         (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
     }
-    /// Number of keys in the cache, approximately.
+    /// Number of keys in the cache.
     pub fn len(&self) -> u64 {
-        self.ready.entry_count()
+        self.ready.len() as u64
     }
 }
 

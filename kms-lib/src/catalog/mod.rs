@@ -9,6 +9,7 @@ mod description;
 mod material;
 mod overlay;
 mod public_keys;
+mod ready_keys;
 mod refresh;
 mod rights;
 mod seals;
@@ -20,9 +21,10 @@ mod tests;
 pub use description::{
     GrantDescription, KeyDescription, Outline, VersionDescription, grant_description, key_description,
 };
-pub use material::{LOADING, MaterialCache, ReadyKey};
+pub use material::{LOADING, MaterialCache};
 pub use overlay::Overlay;
 pub use public_keys::{PublicKey, PublicKeys};
+pub use ready_keys::ReadyKey;
 pub use seals::load_seals;
 pub use snapshot::{Snapshot, Trust};
 

@@ -334,11 +334,11 @@ async fn unusable_material_is_dropped_whoever_revoked_it() {
         here.create_key(crate::NewKey::aes(name)).await.unwrap();
         here.encrypt(name, b"x", &crate::Context::new()).await.unwrap();
     }
-    one.materials.sweep().await;
+    one.materials.sweep();
     assert_eq!(one.materials.len(), 2);
     there.revoke_key("gone").await.unwrap();
     one.catalog.ensure_fresh().await.unwrap();
-    one.materials.drop_unusable(&one.catalog).await;
+    one.materials.drop_unusable(&one.catalog);
     assert_eq!(one.materials.len(), 1);
 }
 

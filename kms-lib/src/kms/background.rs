@@ -52,7 +52,7 @@ async fn look(shared: Weak<Shared>, high_water: Option<PathBuf>, mut stopped: wa
         shared.ledger.heed(&shared.space);
         let fresh = shared.catalog.ensure_fresh().await;
         // Material that another process revoked must leave memory before any step that may take long.
-        shared.materials.drop_unusable(&shared.catalog).await;
+        shared.materials.drop_unusable(&shared.catalog);
         while connecting.try_join_next().is_some() {}
         if connecting.is_empty() {
             // Another node may have added a generation of the root key. Its provider may be remote, so nothing waits

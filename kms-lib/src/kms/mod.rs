@@ -238,7 +238,7 @@ impl Kms {
         shared.workers.close();
         let noted = timeout(CLOSE_STEP, self.note_head()).await.unwrap_or(Ok(()));
         // Even after a failure, no key stays in memory and no file stays open.
-        shared.materials.clear().await;
+        shared.materials.clear();
         let closed = timeout(CLOSE_STEP, shared.store.close()).await.unwrap_or_else(|_| {
             Err(Error::new(
                 ErrorCode::StoreUnavailable,

@@ -122,25 +122,25 @@ impl Writer {
             self.deps.catalog.apply(&plan.changes, plan.head.revision);
             // Before the change is answered, since the answer allows releases again.
             self.queue.set_revision(plan.head.revision);
-            self.forget(&plan.changes).await;
+            self.forget(&plan.changes);
         }
         plan.changes.clear();
     }
 
     /// Drops the material of versions that may no longer be used.
-    async fn forget(&self, changes: &[Change]) {
+    fn forget(&self, changes: &[Change]) {
         let materials = &self.deps.materials;
         for change in changes {
             match change {
                 Change::UpdateVersion(version) | Change::EraseVersion(version)
                     if matches!(version.state, VersionState::Revoked | VersionState::Destroyed) =>
                 {
-                    materials.forget(version.key_id, version.version).await;
+                    materials.forget(version.key_id, version.version);
                 }
-                Change::UpdateKey(key) if key.is_revoked() => materials.forget_key(key.id).await,
+                Change::UpdateKey(key) if key.is_revoked() => materials.forget_key(key.id),
                 _ => {}
             }
         }
-        materials.sweep().await;
+        materials.sweep();
     }
 }

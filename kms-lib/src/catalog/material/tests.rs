@@ -98,12 +98,12 @@ async fn a_cold_cache_unwraps_once_for_all_who_wait() {
     assert_eq!(place.unwraps(), 1);
     // Expired keys are freed, not only hidden, and are unwrapped again.
     tokio::time::sleep(Duration::from_millis(500)).await;
-    place.cache.sweep().await;
+    place.cache.sweep();
     assert_eq!(place.cache.len(), 0);
     place.get(0, "alice").await.unwrap().unwrap();
     assert_eq!(place.unwraps(), 2);
-    place.cache.forget(place.versions[0].key_id, 1).await;
-    place.cache.sweep().await;
+    place.cache.forget(place.versions[0].key_id, 1);
+    place.cache.sweep();
     assert_eq!(place.cache.len(), 0);
     assert_eq!(place.shared.catalog.snapshot().key_count(), 1);
 }
