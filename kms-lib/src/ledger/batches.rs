@@ -5,7 +5,7 @@ use tokio::time::sleep;
 
 use super::disk_space::Space;
 use super::failure::Failure;
-use super::submission::{Outcome, Submission};
+use super::submission::{Admission, Outcome, Submission};
 use super::writer::{RETRY, Writer};
 use crate::lifecycle::Command;
 use crate::types::error::{Error, ErrorCode};
@@ -131,6 +131,8 @@ impl Writer {
 
     fn answer(&self, batch: Vec<Submission>, outcomes: Vec<Outcome>) {
         let (mut changes, mut released_cost) = (0, 0);
+        let mut admissions = Vec::with_capacity(batch.len());
+        let mut answers = Vec::with_capacity(batch.len());
         for (submission, outcome) in batch.into_iter().zip(outcomes) {
             changes += usize::from(submission.command.is_some());
             released_cost += submission.released_at.map_or(0, |_| submission.cost);
@@ -138,13 +140,15 @@ impl Writer {
                 Outcome::Redo(_) => Outcome::Redo(Some(self.queue.open_retry())),
                 other => other,
             };
-            // The place is released first: the caller may submit again as soon as it has its answer.
             let Submission { reply, admission, .. } = submission;
-            drop(admission);
-            if let Some(reply) = reply {
-                // The caller may have dropped its future; ignore the send error.
-                let _ = reply.send(outcome);
-            }
+            admissions.push(admission);
+            answers.extend(reply.map(|reply| (reply, outcome)));
+        }
+        // The places are released first: a caller may submit again as soon as it has its answer.
+        Admission::end_all(admissions);
+        for (reply, outcome) in answers {
+            // The caller may have dropped its future; ignore the send error.
+            let _ = reply.send(outcome);
         }
         self.queue.ended(changes, released_cost);
     }

@@ -1,22 +1,30 @@
 //! The details of a record, put together piece by piece and written as canonical JSON.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
+use super::few::Short;
 use crate::audit::canonical::write_string;
 use crate::types::attempt::{Attempt, Decision};
+use crate::types::audit::write_decimal;
 use crate::types::context::Context;
 use crate::types::limits::CONTEXT_RECORDED_BYTES;
 
-/// Members of the details in the order of their names, each with its value as canonical JSON (RFC 8785).
+/// Members of the details in the order of their names, each with its value as canonical JSON (RFC 8785). Most records
+/// of cryptographic operations have at most the members `context`, `grant`, `revision` and `sourceIp`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Details(Vec<(&'static str, Json)>);
+pub struct Details(Short<(&'static str, Json), 4>);
 
 /// A value as canonical JSON. Numbers are written only when the record is, since every record has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Json {
     Number(u64),
     Text(Cow<'static, str>),
+}
+
+impl Default for Json {
+    fn default() -> Self {
+        Self::Number(0)
+    }
 }
 
 impl Json {
@@ -57,9 +65,11 @@ impl Details {
     }
     /// Removes a member; returns whether it was there.
     pub fn remove(&mut self, name: &'static str) -> bool {
-        let before = self.0.len();
-        self.0.retain(|(present, _)| *present != name);
-        self.0.len() < before
+        let place = self.place(name);
+        if let Ok(place) = place {
+            self.0.remove(place);
+        }
+        place.is_ok()
     }
     /// Whether there is a member of this name.
     pub fn has(&self, name: &str) -> bool {
@@ -75,7 +85,7 @@ impl Details {
     }
     /// Sets all members of `other`.
     pub fn extend(&mut self, other: &Self) -> &mut Self {
-        for (name, json) in &other.0 {
+        for (name, json) in other.0.iter() {
             self.set(name, json.clone());
         }
         self
@@ -101,7 +111,7 @@ impl Details {
         // Quotes and punctuation take 4 bytes of a member, and a number up to 20 instead of 8.
         let mut json = String::with_capacity(2 + self.bytes() + 16 * self.0.len());
         json.push('{');
-        for (name, value) in &self.0 {
+        for (name, value) in self.0.iter() {
             if json.len() > 1 {
                 json.push(',');
             }
@@ -109,8 +119,7 @@ impl Details {
             json.push_str(name);
             json.push_str("\":");
             match value {
-                // Formatting into a String cannot fail.
-                Json::Number(number) => drop(write!(json, "{number}")),
+                Json::Number(number) => write_decimal(&mut json, *number),
                 Json::Text(value) => json.push_str(value),
             }
         }

@@ -195,7 +195,7 @@ impl Ledger {
             match self.queue.release(submission, self.clock.now()) {
                 Ok(()) => {
                     self.queue.wake();
-                    let receipts = vec![Receipt { seq: 0, hash: [0; 32] }; count];
+                    let receipts = (0..count).map(|_| Receipt { seq: 0, hash: [0; 32] }).collect();
                     return Outcome::Committed { receipts, changes: Vec::new() };
                 }
                 Err(returned) => submission = returned,

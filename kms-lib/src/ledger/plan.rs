@@ -118,8 +118,8 @@ struct Commit {
     changes: Vec<Change>,
     /// The new decisions, one for each entry; empty if those of the session still hold.
     decisions: Vec<Option<Decision>>,
-    /// Details of a change's record that its session did not know.
-    details: Details,
+    /// Details of a change's record that its session did not know, if there are any.
+    details: Option<Box<Details>>,
     /// Small values to be stored, by name.
     remember: Vec<(&'static str, String)>,
 }
@@ -229,17 +229,18 @@ impl Planner<'_> {
     fn commit(&mut self, submission: &Submission, commit: Commit) -> Result<Outcome> {
         let Commit { changes, decisions, details, remember } = commit;
         let time = self.time(submission);
-        let mut receipts = Vec::with_capacity(submission.entries.len());
-        for (n, entry) in submission.entries.iter().enumerate() {
+        let mut append = |(n, entry): (usize, &Entry)| {
             let decision = decisions.get(n).and_then(Option::as_ref);
-            let rendered = self.render(entry, decision, (n == 0).then_some(&details));
-            receipts.push(self.record(entry, rendered, time));
+            let rendered = self.render(entry, decision, details.as_deref().filter(|_| n == 0));
+            let receipt = self.record(entry, rendered, time);
             self.plan.remember.extend(entry.remember.iter().cloned());
             let is_countable = |used: &&Use| !self.place.uncountable.contains(&(used.key, used.version));
             for used in entry.uses.iter().filter(is_countable) {
                 *self.plan.uses.entry((used.key, used.version)).or_default() += used.encryptions;
             }
-        }
+            receipt
+        };
+        let receipts = submission.entries.iter().enumerate().map(&mut append).collect();
         self.plan.remember.extend(remember);
         if let Some(command) = submission.command.as_deref() {
             self.collect_wrappings(command);

@@ -164,7 +164,7 @@ impl Queue {
         if !may_be_released {
             return Err(Submission { retry, ..submission });
         }
-        submission.released_at = Some(now);
+        submission.release(now);
         lanes.released_cost += submission.cost;
         lanes.released.push_back(submission);
         drop(lanes);

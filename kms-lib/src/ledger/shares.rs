@@ -75,7 +75,7 @@ impl Shares {
         };
         places.free -= 1;
         holder.places.fetch_add(1, Ordering::Relaxed);
-        Ok(Share(holder))
+        Ok(Share { holder, places: 1 })
     }
 
     /// Gives no more places.
@@ -91,23 +91,40 @@ impl Shares {
     }
 }
 
-/// A place that a principal holds until this is dropped.
-pub struct Share(Arc<Holder>);
+/// A place that a principal holds until this is dropped, or several of its places.
+pub struct Share {
+    holder: Arc<Holder>,
+    /// Zero after another share has taken over the place.
+    places: usize,
+}
 
 impl Share {
     /// The principal that holds the place.
     pub fn holder(&self) -> &Arc<str> {
-        &self.0.principal
+        &self.holder.principal
+    }
+
+    /// Takes over the places of a share of the same holder, so that the lane is locked only once when they end. Returns
+    /// whether the holder is the same.
+    pub fn absorb(&mut self, other: &mut Self) -> bool {
+        let is_same = Arc::ptr_eq(&self.holder, &other.holder);
+        if is_same {
+            self.places += std::mem::take(&mut other.places);
+        }
+        is_same
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let Holder { shares, lane, principal, places: held } = &*self.0;
+        if self.places == 0 {
+            return;
+        }
+        let Holder { shares, lane, principal, places: held } = &*self.holder;
         let mut places = shares.of(*lane);
-        places.free += 1;
-        let removed = match held.fetch_sub(1, Ordering::Relaxed) {
-            1 => places.held_by.remove(principal),
+        places.free += self.places;
+        let removed = match held.fetch_sub(self.places, Ordering::Relaxed) {
+            before if before == self.places => places.held_by.remove(principal),
             _ => None,
         };
         drop(places);

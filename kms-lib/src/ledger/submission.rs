@@ -122,7 +122,7 @@ pub struct Use {
 /// One record to be written, with the attempts that it represents.
 #[derive(Debug)]
 pub struct Entry {
-    /// The attempts, allowed or denied as `verdict` says. A batch has several.
+    /// The attempts, allowed or denied as `verdict` says. A batch has several; a released result has none.
     pub attempts: Few<Arc<Attempt>>,
     /// The result of the attempts.
     pub verdict: Verdict,
@@ -192,6 +192,14 @@ pub struct Submission {
 }
 
 impl Submission {
+    /// Notes that the result is released at this time. It is not decided again, so the attempts are dropped: on the
+    /// thread that allocated them, which costs less than on the ledger's thread.
+    pub(super) fn release(&mut self, now: Timestamp) {
+        self.released_at = Some(now);
+        for entry in &mut self.entries {
+            entry.attempts = Few::default();
+        }
+    }
     /// The principal that the cost is charged to.
     pub(super) fn principal(&self) -> &Arc<str> {
         self.admission._share.holder()
@@ -225,7 +233,7 @@ pub enum Outcome {
     /// The records are in the log, as the session submitted them.
     Committed {
         /// One receipt for each entry.
-        receipts: Vec<Receipt>,
+        receipts: Few<Receipt>,
         /// The rows that were changed.
         changes: Vec<Change>,
     },
@@ -243,4 +251,17 @@ pub enum Outcome {
 pub struct Admission {
     pub(super) _bytes: Option<Bytes>,
     pub(super) _share: Share,
+}
+
+impl Admission {
+    /// Ends admissions. The places of the same principal that follow each other end together.
+    pub(super) fn end_all(admissions: Vec<Arc<Self>>) {
+        let mut last: Option<Self> = None;
+        // The caller still holds an admission whose result was not released; it ends with the call.
+        for mut ended in admissions.into_iter().filter_map(Arc::into_inner) {
+            if !last.as_mut().is_some_and(|last| last._share.absorb(&mut ended._share)) {
+                last = Some(ended);
+            }
+        }
+    }
 }

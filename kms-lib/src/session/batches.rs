@@ -11,6 +11,7 @@ use super::results::{
 };
 use super::{KeyRef, Session};
 use crate::crypto::ciphertext::Ciphertext;
+use crate::ledger::Few;
 use crate::types::audit::Action;
 use crate::types::context::Context;
 use crate::types::error::{Error, ErrorCode, Result};
@@ -117,7 +118,8 @@ impl Session {
             pairs.push(Item::new(Target::Sealed(blob, None), Job::Decrypt(item.ciphertext, source)));
             pairs.push(Item::new(onto, Job::Encrypt(&[], destination)));
         }
-        let done = if pairs.is_empty() { Vec::new() } else { self.operate(Action::Reencrypt, &pairs, true).await? };
+        let done =
+            if pairs.is_empty() { Few::default() } else { self.operate(Action::Reencrypt, &pairs, true).await? };
         let mut results = done.into_iter();
         let mut answers = Vec::with_capacity(items.len());
         for check in checks {
@@ -141,7 +143,8 @@ impl Session {
     ) -> Result<Vec<Result<T>>> {
         let mut good = Vec::with_capacity(prepared.len());
         let checks: Vec<Result<()>> = prepared.into_iter().map(|item| item.map(|item| good.push(item))).collect();
-        let mut done = if good.is_empty() { Vec::new() } else { self.operate(action, &good, false).await? }.into_iter();
+        let mut done =
+            if good.is_empty() { Few::default() } else { self.operate(action, &good, false).await? }.into_iter();
         Ok(checks
             .into_iter()
             .map(|check| {

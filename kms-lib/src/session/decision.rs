@@ -7,6 +7,7 @@ use super::item::{Decided, Item, Ruling, Target, Usable};
 use super::job::Job;
 use super::refusal::refusal;
 use crate::catalog::Snapshot;
+use crate::ledger::Few;
 use crate::policy;
 use crate::types::attempt::{Attempt, Decision, Operation};
 use crate::types::error::{Error, ErrorCode};
@@ -22,15 +23,28 @@ const TRIES: usize = 3;
 /// The number of versions that are examined, on average, to find a usable one.
 const LOOKED_AT: usize = 10;
 
+/// The state in which the items of a call are decided.
+struct View<'a> {
+    snapshot: &'a Snapshot,
+    /// The number of versions that are tried for an item without a version.
+    tried: usize,
+    now: Timestamp,
+}
+
 impl Session {
     /// Decides on every item at one revision. Equal items share a decision.
-    pub(super) fn decide_items(&self, items: &[Item<'_>]) -> (u64, Vec<Arc<Decided>>) {
+    pub(super) fn decide_items(&self, items: &[Item<'_>]) -> (u64, Few<Arc<Decided>>) {
+        if let [item] = items {
+            let snapshot = self.shared.catalog.snapshot();
+            let view = View { snapshot: &snapshot, tried: VERSIONS_TRIED, now: self.shared.clock.now() };
+            return (snapshot.revision(), Few::One(Arc::new(self.decide_item(&view, item))));
+        }
         // If changes come continuously, the last attempt locks the snapshot until all items are decided.
         let mut slices = [SLICE; TRIES].into_iter().chain(std::iter::repeat(usize::MAX));
         loop {
             let slice = slices.next().unwrap_or(usize::MAX);
-            if let Some(decided) = self.decide_in_slices(items, slice) {
-                return decided;
+            if let Some((revision, decided)) = self.decide_in_slices(items, slice) {
+                return (revision, decided.into());
             }
         }
     }
@@ -48,13 +62,14 @@ impl Session {
             if *revision.get_or_insert(snapshot.revision()) != snapshot.revision() && slice < items.len() {
                 return None;
             }
+            let view = View { snapshot: &snapshot, tried, now };
             for item in items.iter().skip(all.len()).take(slice) {
                 let n = all.len();
                 // The last two are compared, since the items of a pair alternate.
                 let alike = (n.saturating_sub(2)..n).rev().find(|&before| items[before].is_decided_like(item));
                 let decided = match alike {
                     Some(before) => Arc::clone(&all[before]),
-                    None => Arc::new(self.decide_item(&snapshot, item, tried, now)),
+                    None => Arc::new(self.decide_item(&view, item)),
                 };
                 all.push(decided);
             }
@@ -64,7 +79,8 @@ impl Session {
         }
     }
 
-    fn decide_item(&self, snapshot: &Snapshot, item: &Item<'_>, tried: usize, now: Timestamp) -> Decided {
+    fn decide_item(&self, view: &View<'_>, item: &Item<'_>) -> Decided {
+        let snapshot = view.snapshot;
         let named = item.target.named().and_then(|key| key.resolve(snapshot));
         let (id, asked, contradiction) = match &item.target {
             Target::Current(_) | Target::AnyUsable(_) => (named, None, None),
@@ -106,67 +122,64 @@ impl Session {
             ruling: Ruling::Denied(ErrorCode::AccessDenied),
         };
         decided.ruling = match contradiction {
-            Some(error) => self.rule_contradiction(snapshot, &decided, error, now),
-            None => self.rule(snapshot, item, &decided.attempt, tried, now),
+            Some(error) => rule_contradiction(view, &decided, error),
+            None => rule(view, item, &decided.attempt, key),
         };
         decided
     }
+}
 
-    /// Decides on an operation that has no contradiction in its input. Without a version, at most `tried` are tried.
-    fn rule(&self, snapshot: &Snapshot, item: &Item<'_>, attempt: &Attempt, tried: usize, now: Timestamp) -> Ruling {
-        let key = attempt.key.and_then(|id| snapshot.key(id));
-        let current = key.map_or(0, |key| key.current_version);
-        let version = match item.target {
-            Target::Version(_, version) | Target::Sealed(Ok((_, version)), _) => version,
-            Target::Imported(_, version) => {
-                version.or_else(|| newest_imported(snapshot, attempt.key?)).unwrap_or(current)
-            }
-            _ => current,
+/// Decides on an operation with this key that has no contradiction in its input.
+fn rule(view: &View<'_>, item: &Item<'_>, attempt: &Attempt, key: Option<&Key>) -> Ruling {
+    let (snapshot, now) = (view.snapshot, view.now);
+    let current = key.map_or(0, |key| key.current_version);
+    let version = match item.target {
+        Target::Version(_, version) | Target::Sealed(Ok((_, version)), _) => version,
+        Target::Imported(_, version) => version.or_else(|| newest_imported(snapshot, attempt.key?)).unwrap_or(current),
+        _ => current,
+    };
+    // Signing with a version other than the current one is refused and not repeated with the current one.
+    if matches!(item.job, Job::Sign(..)) && version != current && key.is_some() {
+        let operation = Operation::Sign { version: current };
+        return match policy::decide(snapshot, &Attempt { operation, ..attempt.clone() }, now) {
+            Decision::Denied(code) => Ruling::Denied(code),
+            _ => Ruling::Bad(refusal(ErrorCode::VersionNotCurrent)),
         };
-        // Signing with a version other than the current one is refused and not repeated with the current one.
-        if matches!(item.job, Job::Sign(..)) && version != current && key.is_some() {
-            let operation = Operation::Sign { version: current };
-            return match policy::decide(snapshot, &Attempt { operation, ..attempt.clone() }, now) {
-                Decision::Denied(code) => Ruling::Denied(code),
-                _ => Ruling::Bad(refusal(ErrorCode::VersionNotCurrent)),
-            };
-        }
-        match (policy::decide(snapshot, attempt, now), key) {
-            (Decision::Denied(code), _) => Ruling::Denied(code),
-            (Decision::Superseded, _) => Ruling::Bad(refusal(ErrorCode::VersionNotCurrent)),
-            (Decision::Allowed { .. }, None) => Ruling::Denied(ErrorCode::KeyNotFound),
-            (Decision::Allowed { grant, valid_until }, Some(key)) => {
-                let is_own = |version: &KeyVersion| version.origin != Origin::Imported;
-                if matches!(item.target, Target::Imported(..)) && snapshot.version(key.id, version).is_none_or(is_own) {
-                    return Ruling::Bad(not_imported(&item.target));
-                }
-                let (versions, has_more) = match item.target {
-                    Target::AnyUsable(_) => newest_usable(snapshot, key, tried, now),
-                    _ => {
-                        let named = snapshot.version(key.id, version).cloned();
-                        (named.map(|version| Usable { version, until: None }).into_iter().collect(), false)
-                    }
-                };
-                Ruling::Work { key_type: key.key_type, versions, has_more, grant, valid_until }
+    }
+    match (policy::decide(snapshot, attempt, now), key) {
+        (Decision::Denied(code), _) => Ruling::Denied(code),
+        (Decision::Superseded, _) => Ruling::Bad(refusal(ErrorCode::VersionNotCurrent)),
+        (Decision::Allowed { .. }, None) => Ruling::Denied(ErrorCode::KeyNotFound),
+        (Decision::Allowed { grant, valid_until }, Some(key)) => {
+            let named = snapshot.version(key.id, version);
+            let is_own = |version: &KeyVersion| version.origin != Origin::Imported;
+            if matches!(item.target, Target::Imported(..)) && named.is_none_or(is_own) {
+                return Ruling::Bad(not_imported(&item.target));
             }
+            let (versions, has_more) = match item.target {
+                Target::AnyUsable(_) => newest_usable(snapshot, key, view.tried, now),
+                _ => (named.cloned().map(|version| Usable { version, until: None }).into_iter().collect(), false),
+            };
+            Ruling::Work { key_type: key.key_type, versions, has_more, grant, valid_until }
         }
     }
+}
 
-    /// Decides on a ciphertext that cannot be decrypted with any key. The result is the same whether the key named
-    /// beside it is another one or unknown. A caller that may not decrypt with the named key learns only that.
-    fn rule_contradiction(&self, snapshot: &Snapshot, decided: &Decided, error: Error, now: Timestamp) -> Ruling {
-        if !decided.disagrees {
-            // A caller without the permission on any key is denied as usual.
-            return match policy::is_authenticated(snapshot, &decided.attempt, now) {
-                false => Ruling::Denied(ErrorCode::NotAuthenticated),
-                true if policy::has_right_somewhere(snapshot, &decided.attempt, now) => Ruling::Bad(error),
-                true => Ruling::Denied(ErrorCode::AccessDenied),
-            };
-        }
-        match policy::decide(snapshot, &decided.attempt, now) {
-            Decision::Denied(code @ (ErrorCode::AccessDenied | ErrorCode::NotAuthenticated)) => Ruling::Denied(code),
-            _ => Ruling::Bad(error),
-        }
+/// Decides on a ciphertext that cannot be decrypted with any key. The result is the same whether the key named beside
+/// it is another one or unknown. A caller that may not decrypt with the named key learns only that.
+fn rule_contradiction(view: &View<'_>, decided: &Decided, error: Error) -> Ruling {
+    let (snapshot, now) = (view.snapshot, view.now);
+    if !decided.disagrees {
+        // A caller without the permission on any key is denied as usual.
+        return match policy::is_authenticated(snapshot, &decided.attempt, now) {
+            false => Ruling::Denied(ErrorCode::NotAuthenticated),
+            true if policy::has_right_somewhere(snapshot, &decided.attempt, now) => Ruling::Bad(error),
+            true => Ruling::Denied(ErrorCode::AccessDenied),
+        };
+    }
+    match policy::decide(snapshot, &decided.attempt, now) {
+        Decision::Denied(code @ (ErrorCode::AccessDenied | ErrorCode::NotAuthenticated)) => Ruling::Denied(code),
+        _ => Ruling::Bad(error),
     }
 }
 
@@ -193,7 +206,7 @@ fn not_imported(target: &Target) -> Error {
 
 /// Returns the versions that may verify now, newest first, at most `tried`, and whether there may be more. At most
 /// `LOOKED_AT` versions are examined for each, since the snapshot is locked meanwhile.
-fn newest_usable(snapshot: &Snapshot, key: &Key, tried: usize, now: Timestamp) -> (Vec<Usable>, bool) {
+fn newest_usable(snapshot: &Snapshot, key: &Key, tried: usize, now: Timestamp) -> (Few<Usable>, bool) {
     let mut versions = Vec::new();
     let mut newest_first = snapshot.versions_newest_first(key.id).enumerate();
     let has_more = loop {
@@ -208,5 +221,5 @@ fn newest_usable(snapshot: &Snapshot, key: &Key, tried: usize, now: Timestamp) -
         }
         versions.push(Usable { version: version.clone(), until });
     };
-    (versions, has_more)
+    (versions.into(), has_more)
 }

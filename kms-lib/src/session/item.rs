@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::KeyRef;
 use super::job::{Job, Product};
 use super::refusal::refusal;
+use crate::ledger::Few;
 use crate::types::attempt::Attempt;
 use crate::types::audit::Receipt;
 use crate::types::context::Context;
@@ -129,7 +130,7 @@ pub(super) enum Ruling {
     /// The operation is done with one of these versions: the first that fits.
     Work {
         key_type: KeyType,
-        versions: Vec<Usable>,
+        versions: Few<Usable>,
         /// Whether a version beyond these may have made the signature.
         has_more: bool,
         grant: Option<GrantId>,

@@ -8,7 +8,7 @@ use super::item::{Decided, Done, Item, Ruling, Worked};
 use super::records::{Records, WorkedCall};
 use super::refusal::refusal;
 use super::{KeyRef, Session};
-use crate::ledger::{Lane, Outcome, Verdict};
+use crate::ledger::{Few, Lane, Outcome, Verdict};
 use crate::types::audit::{Action, Receipt};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
@@ -22,7 +22,7 @@ impl Session {
     /// With `chained`, items come in pairs: the second encrypts the plaintext that the first decrypted.
     #[tracing::instrument(level = "debug", name = "kms.operate", skip_all,
         fields(action = action.as_str(), principal = self.actor.principal(), items = items.len()))]
-    pub(super) async fn operate(&self, action: Action, items: &[Item<'_>], chained: bool) -> Result<Vec<Result<Done>>> {
+    pub(super) async fn operate(&self, action: Action, items: &[Item<'_>], chained: bool) -> Result<Few<Result<Done>>> {
         // With `queued`, an operation may finish without ever yielding. A caller in a loop would then block its
         // runtime's worker thread, including its timers.
         tokio::task::coop::consume_budget().await;
@@ -42,13 +42,13 @@ impl Session {
                 d.disagrees
                     || (matches!(d.ruling, Ruling::Denied(_)) && (items.len() > 1 || by_name || self.is_flooding(d)))
             };
-            let fresh = items.iter().zip(&decided).any(look_again);
+            let fresh = items.iter().zip(decided.iter()).any(look_again);
             if fresh {
                 self.shared.catalog.ensure_fresh().await?;
                 (revision, decided) = self.decide_items(items);
             }
             if let Some(code) = self.uncounted_denial(action, &decided, fresh) {
-                return Ok(vec![Err(refusal(code))]);
+                return Ok(Few::One(Err(refusal(code))));
             }
             let worked = self.work_all(items, &decided, chained).await;
             // An operation that failed because of the store or a root key did not happen and is not recorded.
@@ -64,7 +64,7 @@ impl Session {
             let mut uncounted = Uncounted { session: self, action, denials };
             let Records { entries, of_item } = records;
             let outcome = match entries.is_empty() {
-                true => Outcome::Committed { receipts: Vec::new(), changes: Vec::new() },
+                true => Outcome::Committed { receipts: Few::default(), changes: Vec::new() },
                 false => self.shared.ledger.submit(&admission, revision, entries, None, retry.take()).await,
             };
             let answer = match outcome {
@@ -152,11 +152,11 @@ impl Drop for Uncounted<'_> {
 
 /// The results of a call's items after their records were committed, or after the ledger refused one of them.
 fn results(
-    worked: Vec<Worked>,
+    worked: Few<Worked>,
     decided: &[Arc<Decided>],
     of_item: &[Option<usize>],
     answer: std::result::Result<&[Receipt], ErrorCode>,
-) -> Vec<Result<Done>> {
+) -> Few<Result<Done>> {
     let internal = |what: &str| Error::new(ErrorCode::Internal, what);
     let each = worked.into_iter().zip(decided).zip(of_item);
     each.map(|((worked, decided), record)| {
@@ -196,6 +196,6 @@ fn is_outage(code: ErrorCode) -> bool {
 }
 
 /// The only result of a call with one item.
-pub(super) fn only<T>(results: Vec<Result<T>>) -> Result<T> {
+pub(super) fn only<T>(results: impl IntoIterator<Item = Result<T>>) -> Result<T> {
     results.into_iter().next().unwrap_or_else(|| Err(Error::new(ErrorCode::Internal, "an operation without a result")))
 }

@@ -34,14 +34,14 @@ pub(super) struct WorkedCall<'a> {
 pub(super) struct Records {
     pub entries: Vec<Entry>,
     /// For each item the index of its record; none if the record was removed.
-    pub of_item: Vec<Option<usize>>,
+    pub of_item: Few<Option<usize>>,
 }
 
 impl Records {
     /// Builds the records of a call.
     pub fn of(call: &WorkedCall<'_>) -> Self {
         let (entries, of_item) = match (call.items, call.decided, call.worked) {
-            ([item], [decided], [worked]) => (vec![call.single(item, decided, worked)], vec![Some(0)]),
+            ([item], [decided], [worked]) => (vec![call.single(item, decided, worked)], Few::One(Some(0))),
             _ => call.by_key(),
         };
         Self { entries, of_item }
@@ -61,7 +61,7 @@ impl Records {
             .collect();
         let mut place = places.iter();
         self.entries.retain(|_| place.next().is_some_and(Option::is_some));
-        for of_item in &mut self.of_item {
+        for of_item in self.of_item.iter_mut() {
             *of_item = of_item.and_then(|record| places.get(record).copied().flatten());
         }
     }
@@ -69,7 +69,7 @@ impl Records {
 
 impl WorkedCall<'_> {
     /// One entry for each key of a batch, and for each item the index of its entry.
-    fn by_key(&self) -> (Vec<Entry>, Vec<Option<usize>>) {
+    fn by_key(&self) -> (Vec<Entry>, Few<Option<usize>>) {
         let mut groups: Vec<(Option<KeyId>, Vec<usize>)> = Vec::new();
         let mut entry_of = Vec::with_capacity(self.items.len());
         for (i, decided) in self.decided.iter().enumerate() {
@@ -84,7 +84,7 @@ impl WorkedCall<'_> {
             groups[place].1.push(i);
             entry_of.push(Some(place));
         }
-        (groups.into_iter().map(|(key, members)| self.of_key(key, &members)).collect(), entry_of)
+        (groups.into_iter().map(|(key, members)| self.of_key(key, &members)).collect(), entry_of.into())
     }
 
     /// The entry for the only operation of a call.

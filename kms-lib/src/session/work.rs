@@ -10,6 +10,7 @@ use super::item::{Decided, Item, Ruling, Usable, Worked};
 use super::job::{Compute, Job, Product, Step};
 use super::refusal::refusal;
 use super::signatures::{Verifying, verify_all};
+use crate::ledger::Few;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::workers::Length;
 
@@ -28,9 +29,12 @@ impl Session {
     /// Performs all items. Long computations run on other threads; those of a batch run on all of them.
     ///
     /// With `chained`, items come in pairs: the second encrypts the plaintext that the first decrypted.
-    pub(super) async fn work_all(&self, items: &[Item<'_>], decided: &[Arc<Decided>], chained: bool) -> Vec<Worked> {
+    pub(super) async fn work_all(&self, items: &[Item<'_>], decided: &[Arc<Decided>], chained: bool) -> Few<Worked> {
         let encryptions = items.iter().filter(|item| matches!(item.job, Job::Encrypt(..))).count();
         let mut bench = CallScratch::new(&self.shared, self.actor.principal(), encryptions);
+        if let ([item], [decided]) = (items, decided) {
+            return Few::One(work(&mut bench, item.job, decided).await);
+        }
         if chained {
             let mut worked = Vec::with_capacity(items.len());
             for (items, decided) in items.chunks_exact(2).zip(decided.chunks_exact(2)) {
@@ -41,7 +45,7 @@ impl Session {
                 }
                 tokio::task::coop::consume_budget().await;
             }
-            return worked;
+            return worked.into();
         }
         let mut worked: Vec<Option<Worked>> = Vec::with_capacity(items.len());
         let (mut left, mut verifying) = (Vec::new(), Vec::new());
@@ -64,9 +68,12 @@ impl Session {
         for (n, done) in computed.into_iter().chain(verify_all(&bench, verifying).await) {
             worked[n] = Some(done);
         }
-        let unreached = || Err(Error::new(ErrorCode::Internal, "an operation without a result"));
-        worked.into_iter().map(|done| done.unwrap_or_else(unreached)).collect()
+        worked.into_iter().map(|done| done.unwrap_or_else(|| Err(unreached()))).collect()
     }
+}
+
+fn unreached() -> Error {
+    Error::new(ErrorCode::Internal, "an operation without a result")
 }
 
 /// Computes the remaining operations on all threads, several in one piece of work if there are more than threads.
@@ -120,7 +127,10 @@ async fn work(bench: &mut CallScratch<'_>, job: Job<'_>, decided: &Decided) -> W
     match begin(bench, job, decided).await {
         Begun::Done(done) => done,
         Begun::Left(compute, version) => bench.run(Length::Short, compute).await.map(|product| (product, version)),
-        Begun::Verifying(_) => Err(Error::new(ErrorCode::Internal, "a verification in a pair of operations")),
+        Begun::Verifying(signature) => {
+            let verified = verify_all(bench, vec![(0, signature)]).await;
+            verified.into_iter().next().map_or_else(|| Err(unreached()), |(_, worked)| worked)
+        }
     }
 }
 

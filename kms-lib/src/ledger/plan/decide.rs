@@ -87,7 +87,10 @@ impl Planner<'_> {
         };
         match crate::lifecycle::apply(command, &context) {
             Ok(changes) => match replay_details(command, &changes) {
-                Ok(details) => Disposition::Commit(Commit { changes, decisions, details, remember: Vec::new() }),
+                Ok(details) => {
+                    let details = Some(Box::new(details));
+                    Disposition::Commit(Commit { changes, decisions, details, remember: Vec::new() })
+                }
                 Err(error) => Disposition::Fail(error),
             },
             Err(error) if error.code() == ErrorCode::Internal => Disposition::Fail(error),
@@ -201,6 +204,7 @@ impl Planner<'_> {
         let mut details = Details::default();
         details.text("last", &last.to_string());
         let remember = vec![(CLOCK_ACKNOWLEDGED, self.place.now.to_string())];
+        let details = Some(Box::new(details));
         Disposition::Commit(Commit { changes: Vec::new(), decisions, details, remember })
     }
 

@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use super::super::details::Details;
 use super::super::few::Few;
-use super::super::submission::{Draft, Entry, Outcome, Verdict, cost_of};
+use super::super::submission::{Admission, Draft, Entry, Outcome, Verdict, cost_of};
 use super::*;
 use crate::types::actor::{Actor, Role};
 use crate::types::audit::Action;
@@ -173,4 +173,21 @@ fn principals_without_work_are_forgotten() {
         assert!(done.iter().all(Option::is_some) && !place.queue.lanes().uses.is_empty());
     }
     assert!(place.queue.lanes().uses.ends_len() < 600);
+}
+
+/// Places that end together are free again, except for one that its caller still holds.
+#[test]
+fn admissions_that_end_together_free_their_places() {
+    let queue = Arc::new(Queue::new(Limits { operations: 8, changes: 1, bytes: 0 }));
+    let admit = |principal: &str| queue.admit(Lane::Use, principal, 0);
+    for _ in 0..2 {
+        let mut admitted: Vec<_> = ["a", "a", "b", "a", "a"].map(|principal| admit(principal).unwrap()).into();
+        assert!(admit("a").is_err());
+        let kept = admitted.first().map(Arc::clone);
+        admitted.push(admit("c").unwrap());
+        Admission::end_all(admitted);
+        let again: Vec<_> = (0..3).map(|_| admit("a").unwrap()).collect();
+        assert!(admit("a").is_err());
+        drop((kept, again));
+    }
 }
