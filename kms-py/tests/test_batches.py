@@ -35,6 +35,18 @@ def test_the_garbage_collector_does_not_visit_results(alice: Session) -> None:
     assert not any(gc.is_tracked(item) for item in opened)
 
 
+def test_results_keep_their_values_while_the_memory_of_others_is_used_again(alice: Session) -> None:
+    kept = list[tuple[bytes, Any]]()
+    for turn in range(3):
+        plaintexts = [f"{turn}, {number}".encode() for number in range(1_000)]
+        sealed: list[Any] = alice.encrypt_batch([EncryptItem("users", plaintext) for plaintext in plaintexts])
+        opened = alice.decrypt_batch([DecryptItem(item.ciphertext) for item in sealed])
+        kept += zip(plaintexts[::2], opened[::2], strict=True)
+    for plaintext, item in kept:
+        assert item.plaintext == plaintext
+        assert item.version == 1
+
+
 def test_items_fail_alone(alice: Session) -> None:
     first, missing, long, last = alice.encrypt_batch(
         [
