@@ -7,7 +7,7 @@ mod common;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{Server, program};
+use common::{Server, json_output, program, wait_for_url};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection};
@@ -118,18 +118,12 @@ async fn an_outage_of_the_store_has_few_lines() {
 async fn a_log_that_nobody_takes_blocks_nothing() {
     let home = TempDir::new().unwrap();
     let first = program(&home).args(["--json", "init"]).output().unwrap();
-    let token = serde_json::from_slice::<Value>(&first.stdout).unwrap()["token"].as_str().unwrap().to_owned();
+    let token = json_output(&first)["token"].as_str().unwrap().to_owned();
     let mut command = program(&home);
     command.env("KMS_HTTP_LISTEN", "127.0.0.1:0").env("KMS_HTTP_LOG_REQUESTS", "true");
     // This end of the pipe stays open and is not read.
     let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut said = std::io::BufReader::new(process.stdout.take().unwrap());
-    let mut line = String::new();
-    while !line.starts_with("listening   ") {
-        line.clear();
-        assert!(std::io::BufRead::read_line(&mut said, &mut line).unwrap() > 0);
-    }
-    let url = line.trim_start_matches("listening   ").trim().to_owned();
+    let (url, _output) = wait_for_url(&mut process);
     let http = reqwest::Client::new();
     // Far more than the pipe and the queue of lines can hold.
     let ask = |count: usize| {

@@ -17,18 +17,12 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
 use common::{Client, Server, program};
 use kms_test_support::authority::{Authority, Files};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
 #[track_caller]
 fn parsed(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
-}
-
-async fn use_key(admin: &Client, times: usize) {
-    for _ in 0..times {
-        admin.post("/v1/crypto/encrypt", json!({"keyId": "users", "plaintext": "x"})).await.expect(200);
-    }
 }
 
 /// Scrapes until the exposition contains a line.
@@ -59,10 +53,6 @@ async fn wait_for_anchor(file: &Path, size: u64) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("there is no anchor of {size} records: {:?}", sizes(file));
-}
-
-async fn size(admin: &Client) -> u64 {
-    admin.get("/v1/audit/checkpoint").await.text.lines().nth(1).unwrap().parse().unwrap()
 }
 
 /// A directory for an anchor file, which may have the append-only attribute.
@@ -101,15 +91,15 @@ async fn a_rollback_that_nothing_inside_the_database_shows() {
     let mut server = Server::start_on_file(&environment);
     let admin = server.client();
     admin.aes_key("users").await;
-    wait_for_anchor(&file, size(&admin).await).await;
+    wait_for_anchor(&file, admin.log_size().await).await;
     scrape_until(&admin, "kms_anchor_diverged 0").await;
     assert!(server.stop().success());
     let old = place.0.path().join("old.db");
     copy_store(&server.store(), &old);
     server.restart();
     let admin = server.client();
-    use_key(&admin, 10).await;
-    wait_for_anchor(&file, size(&admin).await).await;
+    admin.encrypt(10).await;
+    wait_for_anchor(&file, admin.log_size().await).await;
     assert!(server.stop().success());
     let good = server.command(&["--json", "audit", "verify", "--anchors"]);
     assert!(good.status.success(), "{good:?}");
@@ -135,7 +125,7 @@ async fn a_rollback_that_nothing_inside_the_database_shows() {
     server.restart();
     let admin = server.client();
     scrape_until(&admin, "kms_anchor_diverged 1").await;
-    use_key(&admin, 30).await;
+    admin.encrypt(30).await;
     let records = admin.get("/v1/audit?action=AUDIT_ANCHOR").await.expect(200);
     assert_eq!(records[0]["status"], "FAILURE", "{records}");
     assert_eq!(records[0]["details"]["error"], "RestoreDetected");
@@ -179,8 +169,8 @@ async fn nodes_on_two_copies_notice_each_other() {
     let mut second = one.client_with(Some(&token));
     second.url = url;
     // The two copies diverge.
-    use_key(&first, 3).await;
-    use_key(&second, 5).await;
+    first.encrypt(3).await;
+    second.encrypt(5).await;
     scrape_until(&first, "kms_anchor_diverged 1").await;
     scrape_until(&second, "kms_anchor_diverged 1").await;
     two.kill().unwrap();
@@ -229,13 +219,13 @@ async fn an_endpoint_that_fails_stops_nothing() {
     let admin = server.client();
     admin.aes_key("users").await;
     common::scrape_beyond(&admin, "kms_anchor_failures_total", 1).await;
-    use_key(&admin, 3).await;
+    admin.encrypt(3).await;
     let records = admin.get("/v1/audit?action=AUDIT_ANCHOR").await.expect(200);
     // One record per outage, so the log does not grow with the number of failed attempts.
     assert_eq!(records.as_array().unwrap().len(), 1, "{records}");
     assert!(records[0]["details"]["reason"].as_str().unwrap().contains("500"), "{records}");
     keeper.fails.store(false, Ordering::SeqCst);
-    let wanted = size(&admin).await;
+    let wanted = admin.log_size().await;
     for _ in 0..600 {
         let size = |line: &str| serde_json::from_str::<Value>(line).unwrap()["checkpoint"].as_str().unwrap().to_owned();
         let last = keeper.lines.lock().unwrap().lines().last().map(size);
@@ -312,7 +302,7 @@ async fn an_endpoint_over_https_is_verified() {
         } else {
             let text = common::scrape_beyond(&admin, "kms_anchor_failures_total", 0).await;
             assert_eq!(common::metric(&text, "kms_anchors_written_total"), 0);
-            use_key(&admin, 3).await;
+            admin.encrypt(3).await;
             let verified = server.command(&["--json", "audit", "verify", "--anchors"]);
             assert_eq!(verified.status.code(), Some(1), "it cannot say that the log is good: {verified:?}");
             assert!(String::from_utf8_lossy(&verified.stderr).contains("UnknownIssuer"), "{verified:?}");
@@ -369,14 +359,14 @@ async fn a_bucket_with_object_lock() {
     admin.aes_key("users").await;
     // The bucket does not exist yet: the failure is counted and recorded, and stops nothing.
     common::scrape_beyond(&admin, "kms_anchor_failures_total", 1).await;
-    use_key(&admin, 3).await;
+    admin.encrypt(3).await;
     let records = admin.get("/v1/audit?action=AUDIT_ANCHOR").await.expect(200);
     assert!(records[0]["details"]["reason"].as_str().unwrap().contains("NoSuchBucket"), "{records}");
     let made = ask(reqwest::Method::PUT, "anchors").header("x-amz-bucket-object-lock-enabled", "true");
     let made = made.send().await.unwrap();
     assert!(made.status().is_success(), "{}", made.text().await.unwrap());
     common::scrape_beyond(&admin, "kms_anchors_written_total", 1).await;
-    use_key(&admin, 3).await;
+    admin.encrypt(3).await;
     let anchored = server.command(&["--json", "audit", "anchor"]);
     assert!(anchored.status.success(), "{anchored:?}");
     let verified = server.command(&["--json", "audit", "verify", "--anchors"]);

@@ -4,17 +4,12 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{Server, program};
+use common::{Server, example, program};
 use serde_json::Value;
 use tempfile::TempDir;
-
-fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/http").join(name)
-}
 
 fn read(name: &str) -> String {
     std::fs::read_to_string(example(name)).unwrap()

@@ -7,15 +7,9 @@ mod common;
 
 use std::process::{Command, Output};
 
-use common::{Server, program};
+use common::{Server, json_output, program};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-#[track_caller]
-fn parsed(output: &Output) -> Value {
-    assert!(output.status.success(), "{output:?}");
-    serde_json::from_slice(&output.stdout).unwrap()
-}
 
 /// Returns the JSON error with which a command failed.
 #[track_caller]
@@ -31,29 +25,29 @@ fn failed(output: &Output) -> (i32, Value) {
 async fn keys_and_versions() {
     let server = Server::start_on_file(&[]);
     let json = |arguments: &[&str]| server.command(&[&["--json"], arguments].concat());
-    parsed(&json(&["key", "create", "users"]));
-    parsed(&json(&["key", "rotate", "users"]));
+    json_output(&json(&["key", "create", "users"]));
+    json_output(&json(&["key", "rotate", "users"]));
     for (command, state) in [("disable", "DISABLED"), ("disable", "DISABLED"), ("enable", "ENABLED")] {
-        assert_eq!(parsed(&json(&["key", command, "users"]))["state"], state);
+        assert_eq!(json_output(&json(&["key", command, "users"]))["state"], state);
     }
     let admin = server.client();
     let encrypted = admin.post("/v1/crypto/encrypt", json!({"keyId": "users", "plaintext": "x"})).await.expect(200);
-    parsed(&json(&["key", "disable", "users"]));
+    json_output(&json(&["key", "disable", "users"]));
     let again = json!({"keyId": "users", "plaintext": "x"});
     admin.post("/v1/crypto/encrypt", again.clone()).await.refused(409, "KeyDisabled");
-    parsed(&json(&["key", "enable", "users"]));
-    parsed(&json(&["key", "revoke", "users", "--version", "1"]));
-    let versions = parsed(&json(&["key", "versions", "users"]));
+    json_output(&json(&["key", "enable", "users"]));
+    json_output(&json(&["key", "revoke", "users", "--version", "1"]));
+    let versions = json_output(&json(&["key", "versions", "users"]));
     assert_eq!((&versions[0]["state"], &versions[1]["state"]), (&json!("REVOKED"), &json!("ENABLED")));
     assert_eq!(versions[1]["encryptions"], 1);
     // Revoking is permanent, so the command must say whether the version or the whole key is meant.
     assert_eq!(json(&["key", "revoke", "users"]).status.code(), Some(2));
     assert_eq!(json(&["key", "revoke", "users", "--version", "1", "--whole-key"]).status.code(), Some(2));
-    let deleted = parsed(&json(&["key", "schedule-deletion", "users", "--days", "7"]));
+    let deleted = json_output(&json(&["key", "schedule-deletion", "users", "--days", "7"]));
     assert_eq!(deleted["state"], "PENDING_DELETION");
     assert_eq!(failed(&json(&["key", "schedule-deletion", "users", "--days", "9"])), (1, json!("KeyPendingDeletion")));
-    parsed(&json(&["key", "cancel-deletion", "users"]));
-    assert_eq!(parsed(&json(&["key", "revoke", "users", "--whole-key"]))["state"], "REVOKED");
+    json_output(&json(&["key", "cancel-deletion", "users"]));
+    assert_eq!(json_output(&json(&["key", "revoke", "users", "--whole-key"]))["state"], "REVOKED");
     let sealed = json!({"ciphertext": encrypted["ciphertext"], "keyId": "users"});
     admin.post("/v1/crypto/decrypt", sealed).await.refused(409, "KeyRevoked");
 }
@@ -62,19 +56,19 @@ async fn keys_and_versions() {
 async fn grants() {
     let server = Server::start_on_file(&[]);
     let json = |arguments: &[&str]| server.command(&[&["--json"], arguments].concat());
-    parsed(&json(&["key", "create", "users"]));
+    json_output(&json(&["key", "create", "users"]));
     let shop = server.client().token_for("shop", "app").await;
     let encrypt = || async { shop.post("/v1/crypto/encrypt", json!({"keyId": "users", "plaintext": "x"})).await };
     encrypt().await.refused(403, "AccessDenied");
     let conditions = r#"{"notAfter": "2099-01-01T00:00:00Z"}"#;
     let put = &["grant", "put", "Shop", "--key", "users", "--allow", "encrypt,decrypt", "--conditions", conditions];
-    let grant = parsed(&json(put));
+    let grant = json_output(&json(put));
     assert_eq!((&grant["principal"], &grant["grantedBy"]), (&json!("shop"), &json!("operator")));
     encrypt().await.expect(200);
-    let listed = parsed(&json(&["grant", "list", "--principal", "SHOP", "--key", "users"]));
+    let listed = json_output(&json(&["grant", "list", "--principal", "SHOP", "--key", "users"]));
     assert_eq!(listed, json!([grant]));
-    assert_eq!(parsed(&json(&["grant", "list", "--key", "*"])), json!([]));
-    parsed(&json(&["grant", "withdraw", grant["id"].as_str().unwrap(), "--cascade"]));
+    assert_eq!(json_output(&json(&["grant", "list", "--key", "*"])), json!([]));
+    json_output(&json(&["grant", "withdraw", grant["id"].as_str().unwrap(), "--cascade"]));
     encrypt().await.refused(403, "AccessDenied");
     for wrong in [
         &["grant", "put", "shop", "--key", "users", "--allow", "everything"][..],
@@ -119,7 +113,7 @@ fn no_home_is_needed_when_everything_is_given() {
         command.args(arguments).output().unwrap()
     };
     assert!(run("", &["init"]).status.success());
-    assert_eq!(parsed(&run("", &["--json", "key", "create", "a"]))["name"], "a");
+    assert_eq!(json_output(&run("", &["--json", "key", "create", "a"]))["name"], "a");
     for (name, advice) in [
         ("KMS_STORE_URL", "--store-url"),
         ("KMS_MASTER_KEY", "--master-key-file"),

@@ -4,14 +4,9 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::Server;
-
-fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/http").join(name)
-}
+use common::{Server, example};
 
 /// The names in a text that begin with `kms_`.
 fn metric_names(text: &str) -> Vec<&str> {

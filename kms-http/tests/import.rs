@@ -7,9 +7,8 @@ mod common;
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Output;
 
-use common::Server;
+use common::{Server, json_output};
 use kms_test_support::{MariaDb, Server as _};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -26,12 +25,6 @@ fn ciphertexts() -> Vec<BTreeMap<String, Box<RawValue>>> {
         ciphertexts: Vec<BTreeMap<String, Box<RawValue>>>,
     }
     serde_json::from_str::<Known>(&legacy("clean.json")).unwrap().ciphertexts
-}
-
-#[track_caller]
-fn parsed(output: &Output) -> Value {
-    assert!(output.status.success(), "{output:?}");
-    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// Creates a file that only its owner can read.
@@ -74,9 +67,9 @@ async fn clients_of_the_original_go_on() {
     let wrong = import(&wrong_file, &[]);
     assert_eq!(wrong.status.code(), Some(3), "{wrong:?}");
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("WrongRootKey"), "{wrong:?}");
-    let dry = parsed(&import(&key_file, &["--dry-run", "--rotate"]));
+    let dry = json_output(&import(&key_file, &["--dry-run", "--rotate"]));
     assert_eq!((&dry["dryRun"], &dry["keys"]["imported"]), (&json!(true), &json!(5)));
-    let report = parsed(&import(&key_file, &["--rotate"]));
+    let report = json_output(&import(&key_file, &["--rotate"]));
     assert_eq!(
         (&report["keys"], &report["versions"], &report["grants"]),
         (&dry["keys"], &dry["versions"], &dry["grants"])
@@ -131,11 +124,11 @@ async fn clients_of_the_original_go_on() {
         assert_eq!(import(&key_file, arguments).status.code(), Some(exit), "{arguments:?}");
     }
     database.sql(&format!("DELETE FROM {name}.grants WHERE id = 'x'"));
-    let report = parsed(&import(&key_file, &["--finalize"]));
+    let report = json_output(&import(&key_file, &["--finalize"]));
     assert_eq!((&report["finalized"], &report["keys"]["unchanged"]), (&json!(true), &json!(5)));
     admin.post("/v1/keys/aes256_gcm-1-0/rotate", json!({})).await.expect(200);
     assert_eq!(import(&key_file, &[]).status.code(), Some(1), "the import is finalized");
-    assert_eq!(parsed(&server.command(&["--json", "audit", "verify"]))["ok"], true);
+    assert_eq!(json_output(&server.command(&["--json", "audit", "verify"]))["ok"], true);
 }
 
 #[tokio::test]

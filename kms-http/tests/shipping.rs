@@ -7,20 +7,14 @@ mod common;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{Client, Server, program};
+use common::{Server, program, stdout};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-#[track_caller]
-fn out(output: &Output) -> String {
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
 
 /// Verifies exports without a home directory, a store or a root key.
 fn verify(files: &[&Path], key: &str) -> (Option<i32>, Value) {
@@ -82,31 +76,21 @@ fn follow(server: &Server, file: &Path) -> Follower {
     Follower(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
 }
 
-async fn encrypt(admin: &Client, times: usize) {
-    for _ in 0..times {
-        admin.post("/v1/crypto/encrypt", json!({"keyId": "users", "plaintext": "x"})).await.expect(200);
-    }
-}
-
-async fn size(admin: &Client) -> u64 {
-    admin.get("/v1/audit/checkpoint").await.text.lines().nth(1).unwrap().parse().unwrap()
-}
-
 #[tokio::test]
 async fn an_export_is_verified_without_store_and_root_key() {
     let server = Server::start_on_file(&[]);
     let admin = server.client();
     admin.aes_key("users").await;
-    let first_key = out(&server.command(&["audit", "public-key"]));
-    encrypt(&admin, 5).await;
-    let second_key = out(&server.command(&["audit", "rotate-key"]));
-    encrypt(&admin, 5).await;
-    let third_key = out(&server.command(&["audit", "rotate-key"]));
-    encrypt(&admin, 5).await;
+    let first_key = stdout(&server.command(&["audit", "public-key"]));
+    admin.encrypt(5).await;
+    let second_key = stdout(&server.command(&["audit", "rotate-key"]));
+    admin.encrypt(5).await;
+    let third_key = stdout(&server.command(&["audit", "rotate-key"]));
+    admin.encrypt(5).await;
     let home = server.home.path();
     let export = |name: &str, arguments: &[&str]| -> PathBuf {
         let file = home.join(name);
-        out(&server.command(&[&["audit", "export", "--output", file.to_str().unwrap()], arguments].concat()));
+        stdout(&server.command(&[&["audit", "export", "--output", file.to_str().unwrap()], arguments].concat()));
         file
     };
     let all = export("all", &[]);
@@ -182,7 +166,7 @@ async fn an_export_is_verified_without_store_and_root_key() {
     assert_bad(&[&altered], &first_key, "signingKey");
     // The key of another log.
     let other = Server::start_on_file(&[]);
-    let (code, report) = verify(&[&all], &out(&other.command(&["audit", "public-key"])));
+    let (code, report) = verify(&[&all], &stdout(&other.command(&["audit", "public-key"])));
     assert_eq!(code, Some(4), "{report}");
 }
 
@@ -191,11 +175,11 @@ async fn following_survives_an_outage_and_a_kill() {
     let server = Server::start_on_file(&[]);
     let admin = server.client();
     admin.aes_key("users").await;
-    let key = out(&server.command(&["audit", "public-key"]));
+    let key = stdout(&server.command(&["audit", "public-key"]));
     let file = server.home.path().join("shipped.jsonl");
     let mut follower = follow(&server, &file);
-    encrypt(&admin, 20).await;
-    wait_for(&file, size(&admin).await).await;
+    admin.encrypt(20).await;
+    wait_for(&file, admin.log_size().await).await;
     // The store disappears and comes back.
     let (store, away) = (server.store(), server.home.path().join("away"));
     let folder = store.parent().unwrap();
@@ -208,17 +192,17 @@ async fn following_survives_an_outage_and_a_kill() {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    encrypt(&admin, 20).await;
-    wait_for(&file, size(&admin).await).await;
+    admin.encrypt(20).await;
+    wait_for(&file, admin.log_size().await).await;
     assert!(follower.0.try_wait().unwrap().is_none(), "it goes on");
     // The export is killed while its last line is incomplete.
     follower.0.kill().unwrap();
     follower.0.wait().unwrap();
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, &text[..text.len() - text.lines().last().unwrap().len() / 2]).unwrap();
-    encrypt(&admin, 20).await;
+    admin.encrypt(20).await;
     let mut follower = follow(&server, &file);
-    wait_for(&file, size(&admin).await).await;
+    wait_for(&file, admin.log_size().await).await;
     let stopped = Command::new("kill").args(["-TERM", &follower.0.id().to_string()]).status().unwrap();
     assert!(stopped.success() && follower.0.wait().unwrap().success());
     let seqs = records(&file);
@@ -254,7 +238,7 @@ async fn following_keeps_up_with_the_full_rate() {
     let server = Server::start_on_file(&[]);
     let admin = server.client();
     admin.aes_key("users").await;
-    let key = out(&server.command(&["audit", "public-key"]));
+    let key = stdout(&server.command(&["audit", "public-key"]));
     let file = server.home.path().join("shipped.jsonl");
     let mut follower = follow(&server, &file);
     let is_over = Arc::new(AtomicBool::new(false));
@@ -263,7 +247,7 @@ async fn following_keeps_up_with_the_full_rate() {
             let (admin, is_over) = (admin.clone(), Arc::clone(&is_over));
             tokio::spawn(async move {
                 while !is_over.load(Ordering::Relaxed) {
-                    encrypt(&admin, 1).await;
+                    admin.encrypt(1).await;
                 }
             })
         })
@@ -272,7 +256,7 @@ async fn following_keeps_up_with_the_full_rate() {
     for second in 0..seconds {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let exported = last(&file);
-        sizes.push(size(&admin).await);
+        sizes.push(admin.log_size().await);
         most = most.max(sizes[second] - exported);
         let wanted = second.checked_sub(behind).map_or(0, |before| sizes[before]);
         assert!(exported >= wanted, "after {second} s: {exported} of {wanted} records, {sizes:?}");
@@ -281,7 +265,7 @@ async fn following_keeps_up_with_the_full_rate() {
     for caller in callers {
         caller.await.unwrap();
     }
-    let size = size(&admin).await;
+    let size = admin.log_size().await;
     for _ in 0..1200 {
         if last(&file) >= size {
             break;

@@ -2,19 +2,18 @@
 
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::common::Server;
-use super::waiting::post;
-use super::{PAUSE, is_closed};
+use super::waiting::encryption;
+use super::{PAUSE, address, is_closed, patient_with_little_memory};
 
 /// Before, every connection had two buffers of 8 KiB as soon as it was accepted.
 #[tokio::test]
 async fn a_silent_connection_takes_little_memory() {
     let server = Server::start(&[]);
-    let address = server.url.strip_prefix("http://").unwrap();
+    let address = address(&server);
     let mut open = Vec::new();
     let mut resident = Vec::new();
     for connections in [100, 900] {
@@ -34,17 +33,10 @@ async fn a_silent_connection_takes_little_memory() {
 /// It is noticed while nothing reads the body, because the body waits for memory.
 #[tokio::test]
 async fn a_caller_that_hangs_up_while_its_body_waits_is_noticed() {
-    let settings = [
-        ("KMS_HTTP_BODY_MEMORY_MIB", "4"),
-        ("KMS_HTTP_BODY_TIMEOUT_SECONDS", "600"),
-        ("KMS_HTTP_REQUEST_TIMEOUT_SECONDS", "600"),
-        ("KMS_HTTP_IDLE_TIMEOUT_SECONDS", "600"),
-    ];
-    let server = Server::start(&settings);
-    server.client().aes_key("users").await;
-    let address = server.url.strip_prefix("http://").unwrap();
+    let server = patient_with_little_memory().await;
+    let address = address(&server);
     // Half bodies hold the caller's share, and others wait for it in their order.
-    let large = post(&server.admin, &json!({"keyId": "users", "plaintext": "x".repeat(1_000_000)}).to_string());
+    let large = encryption(&server, 1_000_000);
     let mut slow = Vec::new();
     for _ in 0..8 {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -52,7 +44,7 @@ async fn a_caller_that_hangs_up_while_its_body_waits_is_noticed() {
         slow.push(stream);
     }
     tokio::time::sleep(PAUSE).await;
-    let whole = post(&server.admin, &json!({"keyId": "users", "plaintext": "x".repeat(100_000)}).to_string());
+    let whole = encryption(&server, 100_000);
     let mut stays = TcpStream::connect(address).await.unwrap();
     stays.write_all(whole.as_bytes()).await.unwrap();
     for sent in [whole.as_bytes(), &whole.as_bytes()[..1_000]] {

@@ -22,7 +22,7 @@ const PART: usize = 32 * 1024;
 async fn narrow(server: &Server) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
-    socket.connect(server.url.strip_prefix("http://").unwrap().parse().unwrap()).await.unwrap()
+    socket.connect(address(server).parse().unwrap()).await.unwrap()
 }
 
 fn head(server: &Server, request: &str) -> String {
@@ -52,6 +52,23 @@ async fn read_slowly(stream: &mut TcpStream) -> Vec<u8> {
             tokio::time::sleep(PAUSE).await;
         }
     }
+}
+
+/// A service with little memory for requests, and no time limit that matters to a test. It has the key `users`.
+async fn patient_with_little_memory() -> Server {
+    let server = Server::start(&[
+        ("KMS_HTTP_BODY_MEMORY_MIB", "4"),
+        ("KMS_HTTP_BODY_TIMEOUT_SECONDS", "600"),
+        ("KMS_HTTP_REQUEST_TIMEOUT_SECONDS", "600"),
+        ("KMS_HTTP_IDLE_TIMEOUT_SECONDS", "600"),
+    ]);
+    server.client().aes_key("users").await;
+    server
+}
+
+/// The address of a service, without the scheme.
+fn address(server: &Server) -> &str {
+    server.url.strip_prefix("http://").unwrap()
 }
 
 #[track_caller]
@@ -116,7 +133,7 @@ async fn large_heads_are_counted() {
     let server = Server::start(&[("KMS_HTTP_BODY_MEMORY_MIB", "4")]);
     let admin = server.client();
     admin.aes_key("users").await;
-    let address = server.url.strip_prefix("http://").unwrap();
+    let address = address(&server);
     let mut heads = Vec::new();
     for _ in 0..300 {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -154,7 +171,7 @@ async fn large_heads_are_counted() {
 async fn connect_from(server: &Server, from: [u8; 4]) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((std::net::Ipv4Addr::from(from), 0).into()).unwrap();
-    socket.connect(server.url.strip_prefix("http://").unwrap().parse().unwrap()).await.unwrap()
+    socket.connect(address(server).parse().unwrap()).await.unwrap()
 }
 
 /// Sends `text` and reads until the end of the stream; empty if the connection is reset.
@@ -380,13 +397,7 @@ async fn connections_leave_open_files_to_everything_else() {
     limited.args(["-c", "ulimit -n 250 && exec \"$0\" serve", env!("CARGO_BIN_EXE_kms-http")]);
     limited.env_clear().env("HOME", home.path()).env("KMS_HTTP_LISTEN", "127.0.0.1:0");
     let mut process = limited.stdout(std::process::Stdio::piped()).spawn().unwrap();
-    let mut said = std::io::BufReader::new(process.stdout.take().unwrap());
-    let mut line = String::new();
-    while !line.starts_with("listening   ") {
-        line.clear();
-        assert!(std::io::BufRead::read_line(&mut said, &mut line).unwrap() > 0);
-    }
-    let url = line.trim_start_matches("listening   ").trim().to_owned();
+    let (url, _output) = common::wait_for_url(&mut process);
     let address = url.strip_prefix("http://").unwrap();
     let mut held = Vec::new();
     for _ in 0..500 {

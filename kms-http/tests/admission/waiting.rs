@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::common::Server;
-use super::{PAUSE, connect_from};
+use super::{PAUSE, address, connect_from, patient_with_little_memory};
 
 /// A kept connection, on which requests are sent one after the other.
 struct Kept(TcpStream);
@@ -35,7 +35,7 @@ impl Kept {
 }
 
 /// A request to encrypt, with this token.
-pub(super) fn post(token: &str, body: &str) -> String {
+fn post(token: &str, body: &str) -> String {
     format!(
         "POST /v1/crypto/encrypt HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: \
          application/json\r\ncontent-length: {}\r\n\r\n{body}",
@@ -43,14 +43,18 @@ pub(super) fn post(token: &str, body: &str) -> String {
     )
 }
 
+/// A request of the admin to encrypt this many bytes under the key `users`.
+pub(super) fn encryption(server: &Server, bytes: usize) -> String {
+    post(&server.admin, &json!({"keyId": "users", "plaintext": "x".repeat(bytes)}).to_string())
+}
+
 /// Before, the first bytes of a body on a kept connection counted as a head of its caller, and without memory for them
 /// the connection was closed without an answer; and large calls of one caller were refused because of each other.
 #[tokio::test]
 async fn large_calls_of_one_caller_on_kept_connections_wait_for_each_other() {
-    let server = Server::start(&[("KMS_HTTP_BODY_MEMORY_MIB", "4"), ("KMS_HTTP_REQUEST_TIMEOUT_SECONDS", "600")]);
-    server.client().aes_key("users").await;
-    let request = post(&server.admin, &json!({"keyId": "users", "plaintext": "x".repeat(400_000)}).to_string());
-    let address = server.url.strip_prefix("http://").unwrap();
+    let server = patient_with_little_memory().await;
+    let request = encryption(&server, 400_000);
+    let address = address(&server);
     let one = async |_| {
         let mut kept = Kept(TcpStream::connect(address).await.unwrap());
         for n in 0..6 {
@@ -73,9 +77,9 @@ async fn a_request_without_memory_until_its_end_is_refused_and_its_connection_st
     ];
     let server = Server::start(&settings);
     server.client().aes_key("users").await;
-    let address = server.url.strip_prefix("http://").unwrap();
-    let large = post(&server.admin, &json!({"keyId": "users", "plaintext": "x".repeat(1_000_000)}).to_string());
-    let small = post(&server.admin, &json!({"keyId": "users", "plaintext": "x".repeat(20_000)}).to_string());
+    let address = address(&server);
+    let large = encryption(&server, 1_000_000);
+    let small = encryption(&server, 20_000);
     let mut kept = Kept(TcpStream::connect(address).await.unwrap());
     assert_eq!(kept.ask(&small).await.unwrap().0, 200);
     // Bodies that do not go on hold the caller's share until the end of their requests.
@@ -101,16 +105,9 @@ async fn a_request_without_memory_until_its_end_is_refused_and_its_connection_st
 /// A body that gives way to another caller's request is answered.
 #[tokio::test]
 async fn a_half_body_that_gives_way_is_answered() {
-    let settings = [
-        ("KMS_HTTP_BODY_MEMORY_MIB", "4"),
-        ("KMS_HTTP_BODY_TIMEOUT_SECONDS", "600"),
-        ("KMS_HTTP_REQUEST_TIMEOUT_SECONDS", "600"),
-        ("KMS_HTTP_IDLE_TIMEOUT_SECONDS", "600"),
-    ];
-    let server = Server::start(&settings);
+    let server = patient_with_little_memory().await;
     let admin = server.client();
-    admin.aes_key("users").await;
-    let address = server.url.strip_prefix("http://").unwrap();
+    let address = address(&server);
     let callers = [admin.clone(), admin.token_for("other", "app").await, admin.token_for("modest", "app").await];
     let grant = json!({"principal": "modest", "role": "app", "keyId": "users", "allowedOps": ["encrypt"]});
     admin.post("/v1/grants", grant).await.expect(201);

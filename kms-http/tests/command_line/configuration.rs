@@ -4,8 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use tempfile::TempDir;
 
-use crate::common::program;
-use crate::parsed;
+use crate::common::{json_output, program};
 
 #[test]
 fn configuration_by_file_environment_and_flags() {
@@ -37,7 +36,7 @@ fn configuration_by_file_environment_and_flags() {
         ("DB_PORT", "tcp://10.96.0.19:3306"),
         ("PORT", "80"),
     ];
-    let shown = parsed(&check(&variables, &["--set", "connections=30"]));
+    let shown = json_output(&check(&variables, &["--set", "connections=30"]));
     for (name, value) in [
         ("http.listen", "127.0.0.1:1"),
         ("http.queue", "7"),

@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 use std::os::unix::fs::MetadataExt;
 use tempfile::TempDir;
 
-use crate::common::{Server, program};
-use crate::{out, parsed};
+use crate::common::{Server, json_output, program, stdout};
 
 #[tokio::test]
 async fn commands_work_beside_the_service_and_restore_a_backup() {
@@ -15,42 +14,43 @@ async fn commands_work_beside_the_service_and_restore_a_backup() {
     let key_file = server.home.path().join(".config/mini-kms/root.key");
     assert_eq!(key_file.metadata().unwrap().mode() & 0o777, 0o600);
     // These commands run while the service runs.
-    parsed(&server.command(&["--json", "key", "create", "users", "--rotation-days", "90"]));
-    assert_eq!(parsed(&server.command(&["--json", "key", "rotate", "users"]))["currentVersion"], 2);
-    let listed = parsed(&server.command(&["--json", "key", "list"]));
+    json_output(&server.command(&["--json", "key", "create", "users", "--rotation-days", "90"]));
+    assert_eq!(json_output(&server.command(&["--json", "key", "rotate", "users"]))["currentVersion"], 2);
+    let listed = json_output(&server.command(&["--json", "key", "list"]));
     assert_eq!(listed[0]["name"], "users");
-    let made = parsed(&server.command(&["--json", "token", "create", "auditor", "--role", "auditor", "--days", "30"]));
+    let made =
+        json_output(&server.command(&["--json", "token", "create", "auditor", "--role", "auditor", "--days", "30"]));
     let auditor = server.client_with(made["token"].as_str());
     auditor.get("/v1/keys/users").await.expect(200);
-    assert!(out(&server.command(&["token", "list"])).contains("auditor"));
+    assert!(stdout(&server.command(&["token", "list"])).contains("auditor"));
     let id = made["credential"]["id"].as_str().unwrap();
-    parsed(&server.command(&["--json", "token", "revoke", id]));
+    json_output(&server.command(&["--json", "token", "revoke", id]));
     auditor.get("/v1/keys/users").await.refused(401, "NotAuthenticated");
     assert_eq!(server.command(&["token", "revoke", id]).status.code(), Some(1));
 
     // SIGHUP reloads certificates. Without TLS, it does nothing.
     server.signal("-HUP");
-    let status = parsed(&server.command(&["--json", "status"]));
+    let status = json_output(&server.command(&["--json", "status"]));
     assert_eq!(status["ready"], true);
     server.client().get("/v1/keys/users").await.expect(200);
-    assert_eq!(parsed(&server.command(&["--json", "audit", "verify"]))["ok"], true);
-    let exported = out(&server.command(&["audit", "export"]));
+    assert_eq!(json_output(&server.command(&["--json", "audit", "verify"]))["ok"], true);
+    let exported = stdout(&server.command(&["audit", "export"]));
     let lines = exported.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let records: Vec<Value> = lines.filter(|line| line.get("checkpoint").is_none()).collect();
     assert!(records.iter().zip(1..).all(|(record, seq)| record["seq"] == seq));
-    let tail = out(&server.command(&["--json", "audit", "tail", "-n", "1"]));
+    let tail = stdout(&server.command(&["--json", "audit", "tail", "-n", "1"]));
     assert_eq!(serde_json::from_str::<Value>(&tail).unwrap(), *records.last().unwrap());
-    let first_key = out(&server.command(&["audit", "public-key"]));
-    let second_key = out(&server.command(&["audit", "rotate-key"]));
+    let first_key = stdout(&server.command(&["audit", "public-key"]));
+    let second_key = stdout(&server.command(&["audit", "rotate-key"]));
     assert_ne!(first_key, second_key);
-    parsed(&server.command(&["--json", "audit", "verify", "--pinned-key", first_key.trim()]));
+    json_output(&server.command(&["--json", "audit", "verify", "--pinned-key", first_key.trim()]));
 
     // The backup is older than the revocation, and replaces the store.
     let backup = server.home.path().join("backup.db");
     let backup = backup.to_str().unwrap();
-    parsed(&server.command(&["--json", "backup", backup]));
+    json_output(&server.command(&["--json", "backup", backup]));
     server.client().post("/v1/keys/users/versions/1/revoke", json!({})).await.expect(200);
-    let back = parsed(&server.command(&["--json", "restore", "--compare", backup]));
+    let back = json_output(&server.command(&["--json", "restore", "--compare", backup]));
     assert_eq!(back["versions"], json!([["users", 1]]));
     let occupied = server.command(&["restore", backup]);
     assert_eq!(occupied.status.code(), Some(2), "{occupied:?}");
@@ -58,12 +58,12 @@ async fn commands_work_beside_the_service_and_restore_a_backup() {
     for suffix in ["", "-wal", "-shm", ".reserve"] {
         let _ = std::fs::remove_file(format!("{}{suffix}", server.store().display()));
     }
-    parsed(&server.command(&["--json", "restore", backup]));
+    json_output(&server.command(&["--json", "restore", backup]));
     let noticed = server.command(&["status"]);
     assert_eq!(noticed.status.code(), Some(3), "{noticed:?}");
     assert!(String::from_utf8_lossy(&noticed.stderr).contains("RestoreDetected"));
     for acknowledged in [true, false] {
-        let answer = parsed(&server.command(&["--json", "audit", "acknowledge-restore"]));
+        let answer = json_output(&server.command(&["--json", "audit", "acknowledge-restore"]));
         assert_eq!(answer, json!({"acknowledged": acknowledged, "clock": false, "restore": acknowledged}));
     }
     server.restart();
@@ -73,7 +73,7 @@ async fn commands_work_beside_the_service_and_restore_a_backup() {
 #[test]
 fn a_tampered_log_has_its_own_exit_code() {
     let mut server = Server::start_on_file(&[]);
-    out(&server.command(&["key", "create", "users"]));
+    stdout(&server.command(&["key", "create", "users"]));
     assert!(server.stop().success());
     let altered = std::process::Command::new("python3")
         .arg("-c")
@@ -119,20 +119,20 @@ impl Drop for ReadOnly {
 #[test]
 fn commands_that_only_read_work_on_a_read_only_medium() {
     let mut server = Server::start_on_file(&[]);
-    out(&server.command(&["key", "create", "users"]));
+    stdout(&server.command(&["key", "create", "users"]));
     assert!(server.stop().success());
     let Some(_medium) = ReadOnly::new(server.store().parent().unwrap()) else { return };
-    let status = parsed(&server.command(&["--json", "status"]));
+    let status = json_output(&server.command(&["--json", "status"]));
     assert_eq!((&status["readOnly"], &status["ready"]), (&json!(true), &json!(false)), "{status}");
-    let report = parsed(&server.command(&["--json", "audit", "verify"]));
+    let report = json_output(&server.command(&["--json", "audit", "verify"]));
     assert_eq!((&report["ok"], &report["recorded"]), (&json!(true), &json!(false)), "{report}");
-    assert!(out(&server.command(&["audit", "verify"])).contains("the store is read-only"));
-    let again = parsed(&server.command(&["--json", "audit", "verify"]));
+    assert!(stdout(&server.command(&["audit", "verify"])).contains("the store is read-only"));
+    let again = json_output(&server.command(&["--json", "audit", "verify"]));
     assert_eq!(again["size"], report["size"]);
     for (command, expected) in
         [(&["key", "list"], "users"), (&["audit", "export"], "KEY_CREATE"), (&["token", "list"], "admin")]
     {
-        assert!(out(&server.command(command)).contains(expected), "{command:?}");
+        assert!(stdout(&server.command(command)).contains(expected), "{command:?}");
     }
     for command in [&["key", "create", "other"][..], &["audit", "rotate-key"]] {
         assert_eq!(server.command(command).status.code(), Some(3), "{command:?}");
@@ -143,7 +143,7 @@ fn commands_that_only_read_work_on_a_read_only_medium() {
 #[test]
 fn other_commands_create_no_store() {
     let home = TempDir::new().unwrap();
-    parsed(&program(&home).args(["--json", "init"]).output().unwrap());
+    json_output(&program(&home).args(["--json", "init"]).output().unwrap());
     let data = home.path().join(".local/share/mini-kms");
     let kept = home.path().join("kept");
     let backup = home.path().join("backup.db");
@@ -177,17 +177,19 @@ fn other_commands_create_no_store() {
     }
     std::fs::remove_dir_all(&data).unwrap();
     std::fs::rename(&kept, &data).unwrap();
-    out(&program(&home).arg("status").output().unwrap());
+    stdout(&program(&home).arg("status").output().unwrap());
     // Another user works on the same store, but has no high-water mark to compare it with.
     let other = TempDir::new().unwrap();
     let store = format!("sqlite:{}", data.join("kms.db").display());
     let key = format!("file:{}", home.path().join(".config/mini-kms/root.key").display());
     let by_other = |command: &[&str]| {
-        out(&program(&other)
-            .args(command)
-            .envs([("KMS_STORE_URL", &store), ("KMS_MASTER_KEY", &key)])
-            .output()
-            .unwrap())
+        stdout(
+            &program(&other)
+                .args(command)
+                .envs([("KMS_STORE_URL", &store), ("KMS_MASTER_KEY", &key)])
+                .output()
+                .unwrap(),
+        )
     };
     assert!(by_other(&["audit", "acknowledge-restore"]).contains("a rollback cannot be detected"));
     assert!(by_other(&["audit", "acknowledge-restore"]).contains("nothing to acknowledge"));
@@ -197,7 +199,7 @@ fn other_commands_create_no_store() {
 #[tokio::test]
 async fn a_clock_that_ran_ahead_is_acknowledged() {
     let mut server = Server::start_on_file(&[]);
-    out(&server.command(&["key", "create", "users"]));
+    stdout(&server.command(&["key", "create", "users"]));
     let key = format!("file:{}", server.home.path().join(".config/mini-kms/root.key").display());
     let ahead = Timestamp::now().plus_days(26_000);
     let config = Config::new(format!("sqlite:{}", server.store().display()))
@@ -227,14 +229,15 @@ async fn a_clock_that_ran_ahead_is_acknowledged() {
     assert_eq!(server.command(&["status"]).status.code(), Some(3));
     let now = Timestamp::now().to_string();
     for acknowledged in [true, false] {
-        let answer = parsed(&server.command(&["--json", "audit", "acknowledge-clock", "--now", &now, "--restore"]));
+        let answer =
+            json_output(&server.command(&["--json", "audit", "acknowledge-clock", "--now", &now, "--restore"]));
         assert_eq!(answer, json!({"acknowledged": acknowledged, "clock": acknowledged, "restore": false}));
     }
     // The running service continues without a restart.
     client.post("/v1/keys/users/rotate", json!({})).await.expect(200);
-    out(&server.command(&["audit", "verify"]));
+    stdout(&server.command(&["audit", "verify"]));
     let since = server.command(&["audit", "export", "--since", &now]);
-    assert!(out(&since).contains("CLOCK_ACKNOWLEDGE"), "{since:?}");
+    assert!(stdout(&since).contains("CLOCK_ACKNOWLEDGE"), "{since:?}");
     assert!(server.stop().success());
     server.restart();
     server.client().post("/v1/keys/users/rotate", json!({})).await.expect(200);
@@ -244,9 +247,9 @@ async fn a_clock_that_ran_ahead_is_acknowledged() {
 async fn an_imported_log_is_listed_exported_and_verified() {
     let server = Server::start_on_file(&[]);
     let log = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/legacy/format0.json");
-    let report = parsed(&server.command(&["--json", "import", "mini-kms", "--from", log]));
+    let report = json_output(&server.command(&["--json", "import", "mini-kms", "--from", log]));
     assert_eq!((&report["log"]["rows"], &report["log"]["olderFormat"]), (&json!(15), &json!(15)));
-    let shown = out(&server.command(&["import", "mini-kms", "--from", log, "--dry-run"]));
+    let shown = stdout(&server.command(&["import", "mini-kms", "--from", log, "--dry-run"]));
     assert!(shown.contains("old log     mini-kms: 15 rows, root "), "{shown}");
 
     let client = server.client();
@@ -261,13 +264,13 @@ async fn an_imported_log_is_listed_exported_and_verified() {
     for (row, original) in rows.iter().zip(&original) {
         assert!(original.as_object().unwrap().iter().all(|(name, value)| row[name] == *value), "{row}");
     }
-    let exported = out(&server.command(&["audit", "export", "--imported", "mini-kms"]));
+    let exported = stdout(&server.command(&["audit", "export", "--imported", "mini-kms"]));
     assert!(exported.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).eq(rows.iter().cloned()));
 
     let verified = client.post("/v1/audit/verify", json!({})).await.expect(200);
     assert_eq!((&verified["ok"], &verified["imported"][0]), (&json!(true), &report["log"]));
     assert!(verified["legacy"].as_array().unwrap().iter().eq(original.iter().map(|row| &row["id"])));
-    assert!(out(&server.command(&["audit", "verify"])).contains("old log     mini-kms: 15 rows"));
+    assert!(stdout(&server.command(&["audit", "verify"])).contains("old log     mini-kms: 15 rows"));
 }
 
 #[test]

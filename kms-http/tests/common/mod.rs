@@ -4,8 +4,8 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "each suite uses its part, and a test may fail by a panic")]
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use kms_test_support::engine;
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -30,6 +30,38 @@ pub fn program(home: &TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kms-http"));
     command.env_clear().env("HOME", home.path()).env("PATH", std::env::var_os("PATH").unwrap());
     command
+}
+
+/// Waits until a service that was started listens, and returns its URL. The service can write to its standard output as
+/// long as the reader lives.
+pub fn wait_for_url(process: &mut Child) -> (String, BufReader<ChildStdout>) {
+    let mut output = BufReader::new(process.stdout.take().unwrap());
+    let mut line = String::new();
+    while output.read_line(&mut line).unwrap() > 0 {
+        if let Some(url) = line.strip_prefix("listening   ") {
+            return (url.trim().to_owned(), output);
+        }
+        line.clear();
+    }
+    panic!("the service did not start");
+}
+
+/// The standard output of a command that succeeded.
+#[track_caller]
+pub fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// The JSON that a command printed, which succeeded.
+#[track_caller]
+pub fn json_output(output: &Output) -> Value {
+    serde_json::from_str(&stdout(output)).unwrap()
+}
+
+/// The path of a file in `examples/http`.
+pub fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/http").join(name)
 }
 
 impl Server {
@@ -227,6 +259,16 @@ impl Client {
     pub async fn aes_key(&self, name: &str) -> Value {
         let new = json!({"name": name, "type": "AES256_GCM", "purpose": "ENCRYPTION"});
         self.post("/v1/keys", new).await.expect(201)
+    }
+    /// Encrypts under the key `users`, this many times.
+    pub async fn encrypt(&self, times: usize) {
+        for _ in 0..times {
+            self.post("/v1/crypto/encrypt", json!({"keyId": "users", "plaintext": "x"})).await.expect(200);
+        }
+    }
+    /// The number of records in the audit log.
+    pub async fn log_size(&self) -> u64 {
+        self.get("/v1/audit/checkpoint").await.text.lines().nth(1).unwrap().parse().unwrap()
     }
     /// Creates an RSA-2048 key with this name and purpose.
     pub async fn rsa_key(&self, name: &str, purpose: &str) -> Value {

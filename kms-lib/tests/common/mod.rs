@@ -78,6 +78,16 @@ impl Place {
     pub fn pass_seconds(&self, seconds: i64) {
         self.ahead.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
     }
+    /// Copies the store, whose file no process has open, so that every test case begins with an intact one.
+    pub fn copy(&self) -> Self {
+        let new = Self::new();
+        std::fs::copy(self.file(), new.file()).unwrap();
+        new
+    }
+    /// The number of wrappings under this generation of the root key.
+    pub async fn wrappings_under(&self, generation: u32) -> i64 {
+        self.number(&format!("SELECT COUNT(*) FROM wrappings WHERE generation = {generation}")).await
+    }
     /// Executes statements directly on the database, bypassing the service.
     pub async fn tamper(&self, sql: &str) {
         assert!(self.try_tamper(sql).await, "the database refuses {sql}");

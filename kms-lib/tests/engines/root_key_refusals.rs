@@ -1,7 +1,7 @@
 //! Tests of refused calls about root keys, of tampered wrappings and generations, and of compromised generations.
 
 use crate::common::{Place, ROOT_KEY, actor, admin, check_usable, code, last_record};
-use crate::two_root_keys::{both, count, move_to, next};
+use crate::two_root_keys::{both, move_to, next};
 use kms_lib::{Context, ErrorCode, Kms, NewKey, RetireOptions, Role, RootKeyJob, RootKeySource, RootKeyState, Session};
 
 async fn assert_recorded(session: &Session, action: &str, flag: &str) {
@@ -182,7 +182,7 @@ async fn altered_generations_are_not_used() {
     let report = session.verify_audit().await.unwrap();
     assert!(!report.ok, "{report:?}");
     kms.close().await.unwrap();
-    assert_eq!(count(&original, 2).await, 0);
+    assert_eq!(original.wrappings_under(2).await, 0);
     let kms = Kms::open(both(&original)).await.unwrap();
     let session = admin(&kms);
     session.create_key(NewKey::aes("newer")).await.unwrap();
@@ -227,7 +227,7 @@ async fn a_compromised_generation_wraps_nothing_new() {
     let leaked = RetireOptions::default().compromised(true);
     assert_eq!(code(session.retire_root_key(1, &leaked).await), ErrorCode::WrongState, "there is no other");
     move_to(&session, &next()).await;
-    let before = count(&place, 1).await;
+    let before = place.wrappings_under(1).await;
     let error = session.retire_root_key(1, &leaked).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::WrongState);
     assert!(error.message().contains("signing key") && error.message().contains("integrity key"), "{error}");
@@ -237,7 +237,7 @@ async fn a_compromised_generation_wraps_nothing_new() {
     assert!(listed[0].compromised_at.is_some() && listed[0].state == RootKeyState::Active);
     session.create_key(NewKey::aes("new")).await.unwrap();
     session.rotate_key("k", None).await.unwrap();
-    assert_eq!(count(&place, 1).await, before, "nothing new is wrapped under it");
+    assert_eq!(place.wrappings_under(1).await, before, "nothing new is wrapped under it");
     session.replace_signing_key().await.unwrap();
     let error = session.retire_root_key(1, &leaked).await.unwrap_err();
     assert!(!error.message().contains("signing key"), "{error}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::common::{Place, admin, check_usable, code, last_record};
-use crate::two_root_keys::{both, count, move_to, next, only_next};
+use crate::two_root_keys::{both, move_to, next, only_next};
 use kms_lib::SignatureAlgorithm::RsaPssSha256;
 use kms_lib::{
     Context, ErrorCode, Kms, NewKey, RetireOptions, RootKeyJob, RootKeyProgress, RootKeySource, RootKeyState,
@@ -48,7 +48,7 @@ async fn a_store_moves_between_root_keys_of_any_form() {
         session.verify_root_key(generation, &RootKeyJob::default().only_new(true)).await.unwrap();
         let retired = session.retire_root_key(generation - 1, &RetireOptions::default()).await.unwrap();
         assert_eq!(retired.root_key.state, RootKeyState::Retired);
-        assert_eq!((retired.root_key.wrappings, count(&place, generation - 1).await), (0, 0));
+        assert_eq!((retired.root_key.wrappings, place.wrappings_under(generation - 1).await), (0, 0));
         check_usable(&kms).await;
         kms.close().await.unwrap();
 
@@ -73,11 +73,11 @@ async fn new_versions_are_wrapped_under_every_generation() {
     let session = admin(&kms);
     session.create_key(NewKey::aes("before")).await.unwrap();
     session.add_root_key(&next()).await.unwrap();
-    assert_eq!((count(&place, 1).await, count(&place, 2).await), (3, 2));
+    assert_eq!((place.wrappings_under(1).await, place.wrappings_under(2).await), (3, 2));
     session.create_key(NewKey::aes("after")).await.unwrap();
     session.rotate_key("before", None).await.unwrap();
     session.replace_signing_key().await.unwrap();
-    assert_eq!((count(&place, 1).await, count(&place, 2).await), (5, 4));
+    assert_eq!((place.wrappings_under(1).await, place.wrappings_under(2).await), (5, 4));
     let plan = session.plan_rewrap().await.unwrap();
     let calls: Vec<_> = plan.calls.iter().map(|call| (call.generation, call.unwraps, call.wraps)).collect();
     assert_eq!((plan.materials, calls), (1, vec![(1, 1, 0), (2, 0, 1)]));
@@ -85,7 +85,7 @@ async fn new_versions_are_wrapped_under_every_generation() {
     let dry = RootKeyJob::default().dry_run(true).progress(progress.clone());
     assert_eq!(session.rewrap(&dry).await.unwrap().done, 1);
     assert_eq!((progress.total(), progress.done(), progress.failed()), (5, 5, 0));
-    assert_eq!(count(&place, 2).await, 4);
+    assert_eq!(place.wrappings_under(2).await, 4);
     assert_eq!(session.rewrap(&RootKeyJob::default().rate(Some(1_000))).await.unwrap().done, 1);
     assert_eq!(session.rewrap(&RootKeyJob::default()).await.unwrap().done, 0);
     assert_eq!(last_record(&session).await.action, "REWRAP_END");
@@ -116,9 +116,9 @@ async fn destruction_erases_every_wrapping() {
     place.pass_days(2);
     let report = kms.run_scheduler().await.unwrap();
     assert_eq!(report.destroyed.len(), 1);
-    assert_eq!((count(&place, 1).await, count(&place, 2).await), (3, 3));
+    assert_eq!((place.wrappings_under(1).await, place.wrappings_under(2).await), (3, 3));
     assert_eq!(session.rewrap(&RootKeyJob::default()).await.unwrap().done, 0);
-    assert_eq!(count(&place, 2).await, 3);
+    assert_eq!(place.wrappings_under(2).await, 3);
     check_usable(&kms).await;
     kms.close().await.unwrap();
 }
@@ -202,7 +202,7 @@ async fn two_rewraps_under_load() {
     stop.store(true, Ordering::SeqCst);
     sealed.extend(load.await.unwrap());
     assert!(sealed.len() > 15, "nothing was made meanwhile");
-    assert_eq!(count(&place, 1).await, 0);
+    assert_eq!(place.wrappings_under(1).await, 0);
     for kms in [one, two, busy] {
         kms.close().await.unwrap();
     }
@@ -255,12 +255,12 @@ async fn an_erasure_is_resumed() {
     move_to(&session, &next()).await;
     place.tamper("CREATE TABLE kept AS SELECT * FROM wrappings WHERE generation = 1").await;
     session.retire_root_key(1, &RetireOptions::default()).await.unwrap();
-    assert_eq!(count(&place, 1).await, 0);
+    assert_eq!(place.wrappings_under(1).await, 0);
     // Restores the state in which the process ended before the erasure.
     place.tamper("INSERT INTO wrappings SELECT * FROM kept; DROP TABLE kept").await;
-    assert_eq!(count(&place, 1).await, 3);
+    assert_eq!(place.wrappings_under(1).await, 3);
     assert!(session.verify_audit().await.unwrap().ok);
     kms.run_scheduler().await.unwrap();
-    assert_eq!(count(&place, 1).await, 0);
+    assert_eq!(place.wrappings_under(1).await, 0);
     kms.close().await.unwrap();
 }

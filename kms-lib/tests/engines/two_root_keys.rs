@@ -33,8 +33,3 @@ pub async fn move_to(session: &Session, source: &RootKeySource) -> u32 {
     assert!(report.is_complete() && report.done == report.total, "{report:?}");
     added.generation
 }
-
-/// The number of wrappings under this generation.
-pub async fn count(place: &Place, generation: u32) -> i64 {
-    place.number(&format!("SELECT COUNT(*) FROM wrappings WHERE generation = {generation}")).await
-}

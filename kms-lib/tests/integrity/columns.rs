@@ -74,12 +74,6 @@ async fn quarantine_and_release(place: &Place) {
     kms.close().await.unwrap();
 }
 
-fn copy(place: &Place) -> Place {
-    let new = Place::new();
-    std::fs::copy(place.file(), new.file()).unwrap();
-    new
-}
-
 /// The error code with which the store does not open, or the first finding of a verification.
 async fn find(place: &Place) -> Option<String> {
     let kms = match Kms::open(place.config()).await {
@@ -97,7 +91,7 @@ async fn find(place: &Place) -> Option<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_column_of_every_table() {
     let original = prepared().await;
-    assert_eq!(find(&copy(&original)).await, None);
+    assert_eq!(find(&original.copy()).await, None);
     let mut raw = SqliteConnection::connect(&original.url()).await.unwrap();
     let columns =
         "SELECT m.name, c.name, c.type FROM sqlite_schema m JOIN pragma_table_info(m.name) c WHERE m.type = 'table'";
@@ -127,7 +121,7 @@ async fn every_column_of_every_table() {
                 "TEXT" => "'x'",
                 _ => "5",
             };
-            let place = copy(&original);
+            let place = original.copy();
             // Another number: bytes without a meaning are noticed.
             let blob = match name.as_str() {
                 "tallies" => "CAST(substr(tallies, 1, length(tallies) - 1) || x'07' AS BLOB)".to_owned(),
@@ -175,7 +169,7 @@ async fn every_byte_of_the_counters_in_the_head() {
         let mut altered = tallies.clone();
         altered[place] ^= 0x80 >> (place % 8);
         let hex: String = altered.iter().map(|byte| format!("{byte:02x}")).collect();
-        let copied = copy(&original);
+        let copied = original.copy();
         copied.tamper(&format!("UPDATE audit_head SET tallies = x'{hex}'")).await;
         let kms = copied.open().await;
         let session = admin(&kms);
@@ -221,14 +215,14 @@ async fn an_older_head_with_its_older_signature() {
                 INSERT INTO key_versions SELECT * FROM old.key_versions;";
 
     // Only the head is rolled back: records exist after it.
-    let put_back = copy(&place);
+    let put_back = place.copy();
     put_back.tamper(&format!("{attach}{head}")).await;
     let kms = put_back.open().await;
     let report = admin(&kms).verify_audit().await.unwrap();
     assert!(report.faults[0].finding == Finding::BeyondHead && report.broken_at == Some(4), "{report:?}");
     kms.close().await.unwrap();
     // The log is rolled back too: the rows show that they are newer, and are not used.
-    let put_back = copy(&place);
+    let put_back = place.copy();
     put_back.tamper(&format!("{attach}{head}{log}")).await;
     let kms = put_back.open().await;
     assert_eq!(code(admin(&kms).encrypt("a", b"x", &Context::new()).await), ErrorCode::IntegrityFailure);
@@ -236,7 +230,7 @@ async fn an_older_head_with_its_older_signature() {
     assert!(!report.ok && report.faults[0].to_string().contains("of keys"), "{report:?}");
     kms.close().await.unwrap();
     // Everything is rolled back: nothing in the store reveals it, and the revoked key is usable again ...
-    let put_back = copy(&place);
+    let put_back = place.copy();
     put_back.tamper(&format!("{attach}{head}{log}{rows}")).await;
     let kms = put_back.open().await;
     assert!(admin(&kms).verify_audit().await.unwrap().ok);

@@ -27,10 +27,6 @@ async fn add_and_verify(session: &Session, key: [u8; 32]) -> u32 {
     added.generation
 }
 
-async fn count(place: &Place, generation: u32) -> i64 {
-    place.number(&format!("SELECT COUNT(*) FROM wrappings WHERE generation = {generation}")).await
-}
-
 /// An attacker restores a retired generation with its former seal: nothing is wrapped under it, not even by a rewrap,
 /// and root keys cannot be changed while the right generations are unknown.
 #[tokio::test(flavor = "multi_thread")]
@@ -52,7 +48,7 @@ async fn a_retired_generation_that_is_put_back() {
     let (session, job) = (admin(&kms), RootKeyJob::default());
     assert_eq!(code(session.encrypt("k", b"x", &Context::new()).await), ErrorCode::IntegrityFailure);
     assert_eq!(code(session.rewrap(&job).await), ErrorCode::IntegrityFailure);
-    assert_eq!(count(&place, 1).await, 0, "wrapped under a retired root key");
+    assert_eq!(place.wrappings_under(1).await, 0, "wrapped under a retired root key");
     assert_eq!(code(session.plan_rewrap().await), ErrorCode::IntegrityFailure);
     assert_eq!(code(session.verify_root_key(2, &job).await), ErrorCode::IntegrityFailure);
     assert_eq!(code(session.verify_planned_root_key(&source(THIRD), &job).await), ErrorCode::IntegrityFailure);
@@ -62,7 +58,7 @@ async fn a_retired_generation_that_is_put_back() {
         assert_eq!(code(session.retire_root_key(generation, &options).await), ErrorCode::IntegrityFailure);
     }
     kms.run_scheduler().await.unwrap();
-    assert_eq!((count(&place, 1).await, count(&place, 2).await), (0, 4));
+    assert_eq!((place.wrappings_under(1).await, place.wrappings_under(2).await), (0, 4));
     kms.close().await.unwrap();
 }
 

@@ -34,12 +34,6 @@ async fn replaced_twice() -> (Place, Vec<String>) {
     (place, keys)
 }
 
-fn copy(place: &Place) -> Place {
-    let new = Place::new();
-    std::fs::copy(place.file(), new.file()).unwrap();
-    new
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn who_pins_any_of_the_keys_is_led_to_the_others() {
     let (place, keys) = replaced_twice().await;
@@ -226,7 +220,7 @@ async fn altered_keys_and_links_are_found() {
         ),
         ("UPDATE audit_logs SET action = 'ENCRYPT' WHERE seq = 14", Found::At(14)),
     ] {
-        let place = copy(&original);
+        let place = original.copy();
         place.tamper(sql).await;
         let found = find(&place, None).await;
         assert_eq!(found, expected, "{sql}");

@@ -43,15 +43,8 @@ async fn verify(place: &Place) -> Result<Report, ErrorCode> {
     report
 }
 
-/// Copies the store, so that every test case begins with an intact one.
-fn copy(place: &Place) -> Place {
-    let new = Place::new();
-    std::fs::copy(place.file(), new.file()).unwrap();
-    new
-}
-
 async fn expect_at(original: &Place, sql: &str, seq: u64, kind: &str) {
-    let place = copy(original);
+    let place = original.copy();
     place.tamper(sql).await;
     let report = verify(&place).await.unwrap_or_else(|code| panic!("{sql}: does not open: {code}"));
     assert_eq!(report.broken_at, Some(seq), "{sql}: {:?}", report.faults);
@@ -62,7 +55,7 @@ async fn expect_at(original: &Place, sql: &str, seq: u64, kind: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_column_of_a_record() {
     let original = prepared().await;
-    assert!(verify(&copy(&original)).await.unwrap().ok);
+    assert!(verify(&original.copy()).await.unwrap().ok);
     for seq in [2u64, 7, 150, 285] {
         for column in [
             "timestamp = timestamp + 1",
@@ -92,7 +85,7 @@ async fn every_column_of_a_record() {
 #[tokio::test(flavor = "multi_thread")]
 async fn removal_insertion_swap_and_a_cut_tail() {
     let original = prepared().await;
-    let size = verify(&copy(&original)).await.unwrap().size;
+    let size = verify(&original.copy()).await.unwrap().size;
     for seq in [1u64, 2, 150] {
         expect_at(&original, &format!("DELETE FROM audit_logs WHERE seq = {seq}"), seq, "gap").await;
     }
@@ -122,7 +115,7 @@ async fn removal_insertion_swap_and_a_cut_tail() {
 async fn rewriting_with_recomputed_hashes() {
     let original = prepared().await;
     for with_head in [false, true] {
-        let place = copy(&original);
+        let place = original.copy();
         let mut raw = SqliteConnection::connect(&place.url()).await.unwrap();
         let head = sqlx::query("SELECT log_id, seq FROM audit_head").fetch_one(&mut raw).await.unwrap();
         let log = LogId::from_slice(head.get::<&[u8], _>(0)).unwrap();
@@ -228,26 +221,26 @@ async fn the_head() {
         "frontier = x'00'",
         "log_id = x'00'",
     ] {
-        let place = copy(&original);
+        let place = original.copy();
         place.tamper(&format!("UPDATE audit_head SET {column}")).await;
         let code = verify(&place).await.expect_err(column);
         assert!(matches!(code, ErrorCode::IntegrityFailure | ErrorCode::StoreCorrupt), "{column}: {code}");
     }
     // Data outside the signature is checked when it is used or verified.
-    let place = copy(&original);
+    let place = original.copy();
     place.tamper("UPDATE audit_head SET hash = zeroblob(32)").await;
     assert!(!verify(&place).await.unwrap().ok);
     for time in ["timestamp - 1", "timestamp + 1"] {
-        let place = copy(&original);
+        let place = original.copy();
         place.tamper(&format!("UPDATE audit_head SET timestamp = {time}")).await;
         let report = verify(&place).await.unwrap();
         assert!(report.broken_at == Some(report.size) && report.faults[0].finding == Finding::HeadTime, "{report:?}");
     }
-    let place = copy(&original);
+    let place = original.copy();
     place.tamper("DELETE FROM audit_head").await;
     assert!(verify(&place).await.is_err());
     // A running service notices tampering and stops writing.
-    let place = copy(&original);
+    let place = original.copy();
     let kms = place.open().await;
     let session = admin(&kms);
     place.tamper("UPDATE audit_head SET seq = seq - 1").await;
@@ -302,7 +295,7 @@ async fn rows_are_held_against_their_seals_and_records() {
         "DELETE FROM wrappings WHERE subject = (SELECT id FROM key_versions WHERE version = 2)",
         "UPDATE key_versions SET public_key_pem = 'other' WHERE public_key_pem IS NOT NULL",
     ] {
-        let place = copy(&original);
+        let place = original.copy();
         place.tamper(sql).await;
         let report = verify(&place).await.unwrap_or_else(|code| panic!("{sql}: does not open: {code}"));
         assert!(!report.ok, "{sql}: not found");
@@ -330,7 +323,7 @@ async fn what_was_altered_is_not_used() {
     kms.close().await.unwrap();
 
     // A revoked version is enabled, a grant is forged, a grant is extended.
-    let revived = copy(&place);
+    let revived = place.copy();
     revived.tamper("UPDATE key_versions SET state = 'ENABLED' WHERE state = 'REVOKED'").await;
     let kms = revived.open().await;
     let refused = admin(&kms).decrypt(&sealed.ciphertext, &Context::new()).await;
@@ -344,7 +337,7 @@ async fn what_was_altered_is_not_used() {
         "INSERT INTO grants SELECT randomblob(16), 'mallory', role, '*', 'encrypt', conditions, created_at, NULL,
          grantor, grantor_role, granted_through, cascaded, revision, seal FROM grants",
     ] {
-        let extended = copy(&place);
+        let extended = place.copy();
         extended.tamper(sql).await;
         let kms = extended.open().await;
         for principal in ["app", "mallory"] {
@@ -355,7 +348,7 @@ async fn what_was_altered_is_not_used() {
     }
 
     // Material is replaced by another key's, also while the service runs and has not loaded it yet.
-    let swapped = copy(&place);
+    let swapped = place.copy();
     let kms = swapped.open().await;
     swapped
         .tamper(
@@ -397,7 +390,7 @@ async fn a_pinned_key_and_kept_checkpoints() {
     kms.close().await.unwrap();
 
     // Incremental verification trusts what was verified before; full verification does not.
-    let altered = copy(&place);
+    let altered = place.copy();
     altered.tamper("UPDATE audit_logs SET actor = 'mallory' WHERE seq = 50").await;
     let kms = altered.open().await;
     assert!(admin(&kms).verify_audit_incrementally().await.unwrap().ok);
@@ -408,7 +401,7 @@ async fn a_pinned_key_and_kept_checkpoints() {
         "UPDATE audit_checkpoints SET size = size - 1",
         "UPDATE audit_checkpoints SET note = (SELECT checkpoint FROM audit_head)",
     ] {
-        let altered = copy(&place);
+        let altered = place.copy();
         altered.tamper(sql).await;
         let report = verify(&altered).await.unwrap();
         assert!(!report.ok, "{sql}");
