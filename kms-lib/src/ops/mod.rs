@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::catalog::Snapshot;
 pub use crate::ledger::{BATCH_BOUNDS, COMMIT_BOUNDS, CommitMetrics, StorageMetrics};
 use crate::session::{LAST_VERIFICATION, Session};
-use crate::storage::tables::usage::{self, Due};
+use crate::storage::Connection;
+use crate::storage::tables::usage::{self, Due, DueKey};
 use crate::types::attempt::Operation;
 use crate::types::audit::{Action, Status};
 use crate::types::error::Result;
@@ -165,87 +167,103 @@ impl Session {
         let now = self.shared().clock.now();
         let mut connection = self.reader().await?;
         let connection = connection.as_mut();
-        // A record's time may be slightly ahead of this clock.
-        let hour = now.plus_seconds(60).hour();
-        connection.begin_read().await?;
-        let day = usage::sums(connection, now.hour() - 24, hour).await;
-        let month = usage::sums(connection, now.minus_days(30).hour(), hour).await;
-        connection.rollback().await?;
-        let (day, month) = (day?, month?);
+        let (day, month) = last_day_and_month(connection, now).await?;
         let due = usage::due(connection, Due::Rotation, now, None, ALERTS).await?;
         let soon = now.plus_days(SOON_DAYS);
         let ending = usage::windows_ending(connection, now, soon, now.minus_days(SOON_DAYS), ALERTS).await?;
         let near = usage::near_limit(connection, ALERTS).await?;
         let last = usage::meta(connection, LAST_VERIFICATION).await?;
-
-        let snapshot = self.shared().catalog.snapshot();
-        let mut by_state: BTreeMap<KeyState, u64> = KeyState::ALL.iter().map(|state| (*state, 0)).collect();
-        by_state.extend(snapshot.keys_by_state());
-        let name = |id: KeyId| snapshot.key(id).map(|key| key.name.clone()).unwrap_or_default();
-        // The rows of the versions do not show that the key was revoked.
-        let is_live = |id: KeyId| snapshot.key(id).is_some_and(|key| !key.is_revoked());
-        let rotation_alerts = due.into_iter().filter_map(|(_, id)| {
-            let key = snapshot.key(id)?;
-            let rotated = snapshot.version(id, key.current_version).map(|version| version.created_at);
-            Some(RotationAlert {
-                id,
-                name: key.name.clone(),
-                rotation_period_days: key.rotation_period_days?,
-                grace_period_days: key.grace_period_days,
-                days_since_rotation: rotated.map(|rotated| now.days_since(rotated)),
-                last_rotated_at: rotated,
-            })
-        });
-        let count = |sums: &[(String, String, u64)], action: Action| {
-            let success = |(a, s, _): &&(String, String, u64)| a == action.as_str() && s == Status::Success.as_str();
-            sums.iter().filter(success).fold(0, |total: u64, (.., count)| total.saturating_add(*count))
-        };
-        let failures = |only: Option<Action>| {
-            let failed = day.iter().filter(|(action, status, _)| {
-                status == Status::Failure.as_str() && only.is_none_or(|only| *action == only.as_str())
-            });
-            failed.fold(0, |total: u64, (.., count)| total.saturating_add(*count))
-        };
         Ok(Metrics {
-            keys: KeyMetrics {
-                total: snapshot.key_count() as u64,
-                by_state,
-                total_versions: snapshot.version_count() as u64,
-                rotation_alerts: rotation_alerts.collect(),
-                windows_ending: ending
-                    .into_iter()
-                    .filter(|(id, ..)| is_live(*id))
-                    .map(|(id, version, not_after, last_used_at)| WindowAlert {
-                        id,
-                        name: name(id),
-                        version,
-                        not_after,
-                        last_used_at,
-                    })
-                    .collect(),
-                near_encryption_limit: near
-                    .into_iter()
-                    .filter(|(id, ..)| is_live(*id))
-                    .map(|(id, version, encryptions)| EncryptionAlert {
-                        id,
-                        name: name(id),
-                        version,
-                        encryptions,
-                        limit: ENCRYPTIONS_MAX,
-                    })
-                    .collect(),
-            },
+            keys: key_metrics(&self.shared().catalog.snapshot(), now, Found { due, ending, near }),
             audit: AuditMetrics {
                 last_verification: last.and_then(|text| serde_json::from_str(&text).ok()),
-                failures_last24h: failures(Some(Action::AuditVerify)),
-                failed_operations_last24h: failures(None),
+                failures_last24h: sum(&day, Some(Action::AuditVerify), Status::Failure),
+                failed_operations_last24h: sum(&day, None, Status::Failure),
             },
             usage: UsageMetrics {
-                encryptions_last24h: count(&day, Action::Encrypt),
-                decryptions_last24h: count(&day, Action::Decrypt),
-                rotations_last30d: count(&month, Action::KeyRotate),
+                encryptions_last24h: sum(&day, Some(Action::Encrypt), Status::Success),
+                decryptions_last24h: sum(&day, Some(Action::Decrypt), Status::Success),
+                rotations_last30d: sum(&month, Some(Action::KeyRotate), Status::Success),
             },
             storage: self.shared().space.metrics(),
         })
+    }
+}
+
+/// Sums over hours: action, status and the number of operations.
+type Sums = Vec<(String, String, u64)>;
+
+/// The sums of the last 24 hours and of the last 30 days, as of one moment.
+async fn last_day_and_month(connection: &mut dyn Connection, now: Timestamp) -> Result<(Sums, Sums)> {
+    // A record's time may be slightly ahead of this clock.
+    let hour = now.plus_seconds(60).hour();
+    connection.begin_read().await?;
+    let day = usage::sums(connection, now.hour() - 24, hour).await;
+    let month = usage::sums(connection, now.minus_days(30).hour(), hour).await;
+    connection.rollback().await?;
+    Ok((day?, month?))
+}
+
+/// The number of operations with this status: of one action, or of all.
+fn sum(sums: &Sums, only: Option<Action>, status: Status) -> u64 {
+    let wanted = sums
+        .iter()
+        .filter(|(action, found, _)| found == status.as_str() && only.is_none_or(|only| action == only.as_str()));
+    wanted.fold(0, |total, (.., count)| total.saturating_add(*count))
+}
+
+/// The keys and versions that the store found in need of attention.
+struct Found {
+    /// Keys whose rotation is due.
+    due: Vec<DueKey>,
+    /// Versions whose grace window ends soon: key, number, the end, and the last use.
+    ending: Vec<(KeyId, u32, Timestamp, Timestamp)>,
+    /// Versions near their limit: key, number, and the encryptions.
+    near: Vec<(KeyId, u32, u64)>,
+}
+
+fn key_metrics(snapshot: &Snapshot, now: Timestamp, found: Found) -> KeyMetrics {
+    let mut by_state: BTreeMap<KeyState, u64> = KeyState::ALL.iter().map(|state| (*state, 0)).collect();
+    by_state.extend(snapshot.keys_by_state());
+    let name = |id: KeyId| snapshot.key(id).map(|key| key.name.clone()).unwrap_or_default();
+    // The rows of the versions do not show that the key was revoked.
+    let is_live = |id: KeyId| snapshot.key(id).is_some_and(|key| !key.is_revoked());
+    let rotation_alert = |id: KeyId| {
+        let key = snapshot.key(id)?;
+        let rotated = snapshot.version(id, key.current_version).map(|version| version.created_at);
+        Some(RotationAlert {
+            id,
+            name: key.name.clone(),
+            rotation_period_days: key.rotation_period_days?,
+            grace_period_days: key.grace_period_days,
+            days_since_rotation: rotated.map(|rotated| now.days_since(rotated)),
+            last_rotated_at: rotated,
+        })
+    };
+    let ending = found.ending.into_iter().filter(|(id, ..)| is_live(*id));
+    let near = found.near.into_iter().filter(|(id, ..)| is_live(*id));
+    KeyMetrics {
+        total: snapshot.key_count() as u64,
+        by_state,
+        total_versions: snapshot.version_count() as u64,
+        rotation_alerts: found.due.into_iter().filter_map(|(_, id)| rotation_alert(id)).collect(),
+        windows_ending: ending
+            .map(|(id, version, not_after, last_used_at)| WindowAlert {
+                id,
+                name: name(id),
+                version,
+                not_after,
+                last_used_at,
+            })
+            .collect(),
+        near_encryption_limit: near
+            .map(|(id, version, encryptions)| EncryptionAlert {
+                id,
+                name: name(id),
+                version,
+                encryptions,
+                limit: ENCRYPTIONS_MAX,
+            })
+            .collect(),
     }
 }

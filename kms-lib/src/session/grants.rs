@@ -32,32 +32,8 @@ impl Session {
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
     /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
     pub async fn put_grant(&self, new: NewGrant) -> Result<GrantDescription> {
-        let NewGrant { principal, role, permissions, conditions, target } = new;
-        check_principal(&principal)?;
-        if is_reserved(&principal) || role == Role::System {
-            return Err(Error::invalid(format!(
-                "{principal:?} is a reserved principal; make the grant to another one"
-            )));
-        }
-        let scope = match target {
-            None => return Err(Error::invalid("a grant needs a key: name one, or make the grant on all keys")),
-            Some(GrantTarget::AllKeys) => GrantScope::AllKeys,
-            Some(GrantTarget::Key(KeyRef::Id(id))) => GrantScope::Key(id),
-            Some(GrantTarget::Key(key)) => GrantScope::Key(self.find_key_to_grant(&key).await?),
-        };
-        let permissions = check_new_grant(scope, &permissions, &conditions)?;
-        let key = match scope {
-            GrantScope::AllKeys => None,
-            GrantScope::Key(id) => Some(id),
-        };
-        let new = CheckedGrant {
-            id: GrantId::random(),
-            principal: principal.clone(),
-            role,
-            scope,
-            permissions: permissions.clone(),
-            conditions: conditions.clone(),
-        };
+        let new = self.check_grant(new).await?;
+        let (principal, scope) = (new.principal.clone(), new.scope);
         let own =
             Grantor { principal: self.actor.principal().to_owned(), role: self.actor.role(), through: Vec::new() };
         let is_replaced = |grant: &Grant| own.replaces(&grant.grantor);
@@ -66,16 +42,25 @@ impl Session {
             self.shared.catalog.snapshot().each_grant(&principal, scope, &mut |grant| replaces |= is_replaced(grant));
             replaces
         };
+        let key = match scope {
+            GrantScope::AllKeys => None,
+            GrantScope::Key(id) => Some(id),
+        };
+        let operation = Operation::PutGrant {
+            principal: principal.clone(),
+            permissions: new.permissions.clone(),
+            conditions: new.conditions.clone(),
+        };
         let details = self.grant_details(&new)?;
         let once = self.once(Action::GrantCreate, "", None, &details, *new.id.as_bytes());
         let intent = Intent {
             action: if replaces { Action::GrantUpdate } else { Action::GrantCreate },
-            attempt: self.attempt(Operation::PutGrant { principal, permissions, conditions }, key),
+            attempt: self.attempt(operation, key),
             version: None,
             details,
             once: once.clone(),
         };
-        let (to, right) = (new.principal.clone(), intent.attempt.clone());
+        let right = intent.attempt.clone();
         let change = self.change(intent, Command::PutGrant(Box::new(new)));
         let changes = match self.do_once(once, Some(right), change).await? {
             Once::Now((changes, _)) => changes,
@@ -84,7 +69,7 @@ impl Session {
                 let as_it_is = || {
                     let snapshot = self.shared.catalog.snapshot();
                     let mut found = snapshot.grant(GrantId::from_bytes(kept.subject)).map(grant_description);
-                    snapshot.each_grant(&to, scope, &mut |grant| {
+                    snapshot.each_grant(&principal, scope, &mut |grant| {
                         if found.is_none() && is_replaced(grant) {
                             found = Some(grant_description(grant));
                         }
@@ -101,6 +86,25 @@ impl Session {
                 _ => None,
             })
             .ok_or_else(|| Error::new(ErrorCode::Internal, "a grant was made without a row"))
+    }
+
+    /// Checks a grant, and looks up a key that is given by name.
+    async fn check_grant(&self, new: NewGrant) -> Result<CheckedGrant> {
+        let NewGrant { principal, role, permissions, conditions, target } = new;
+        check_principal(&principal)?;
+        if is_reserved(&principal) || role == Role::System {
+            return Err(Error::invalid(format!(
+                "{principal:?} is a reserved principal; make the grant to another one"
+            )));
+        }
+        let scope = match target {
+            None => return Err(Error::invalid("a grant needs a key: name one, or make the grant on all keys")),
+            Some(GrantTarget::AllKeys) => GrantScope::AllKeys,
+            Some(GrantTarget::Key(KeyRef::Id(id))) => GrantScope::Key(id),
+            Some(GrantTarget::Key(key)) => GrantScope::Key(self.find_key_to_grant(&key).await?),
+        };
+        let permissions = check_new_grant(scope, &permissions, &conditions)?;
+        Ok(CheckedGrant { id: GrantId::random(), principal, role, scope, permissions, conditions })
     }
 
     /// The details of a grant's record. Contexts in the conditions are recorded in the same form as in operations with

@@ -114,18 +114,9 @@ impl Session {
                     Ok(first) => first,
                     Err(error) => return Err(self.fail(&admission, &intent, error).await),
                 };
-                command = Some(Command::CreateKey(Box::new(CheckedKey {
-                    id,
-                    name: new.name.clone(),
-                    key_type: new.key_type,
-                    purpose: new.purpose,
-                    rotation_period_days: new.rotation_period_days,
-                    grace_period_days: new.grace_period_days,
-                    audit_context: new.audit_context.unwrap_or(AuditContext::Clear),
-                    metadata: metadata.clone(),
-                    first,
-                    creator_grant: creator.clone(),
-                })));
+                let checked =
+                    CheckedKey { metadata: metadata.clone(), ..checked_key(&new, id, first, creator.clone()) };
+                command = Some(Command::CreateKey(Box::new(checked)));
             }
             match self.commit(&admission, &intent, decision, revision, command.clone(), retry.take()).await? {
                 Changed::Done(changes, _) => return Ok(changes),
@@ -460,6 +451,22 @@ impl Session {
             material: Material { wrapped, public_key_pem: made.public_key_pem.clone() },
             fingerprint: fingerprint(key, version, key_type, &made.secret)?,
         })
+    }
+}
+
+/// The key to be created, without metadata.
+fn checked_key(new: &NewKey, id: KeyId, first: NewVersion, creator_grant: Option<(GrantId, String)>) -> CheckedKey {
+    CheckedKey {
+        id,
+        name: new.name.clone(),
+        key_type: new.key_type,
+        purpose: new.purpose,
+        rotation_period_days: new.rotation_period_days,
+        grace_period_days: new.grace_period_days,
+        audit_context: new.audit_context.unwrap_or(AuditContext::Clear),
+        metadata: None,
+        first,
+        creator_grant,
     }
 }
 
