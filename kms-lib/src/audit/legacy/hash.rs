@@ -13,8 +13,7 @@ use sha2::{Digest, Sha256};
 use super::collation::sort_names;
 use super::ecma_json::{Object, Value};
 use super::mysql_json;
-use super::row::{LegacyRow, time};
-use crate::audit::canonical::write_string;
+use super::row::{LegacyRow, quoted, time};
 
 /// Details with more names than this are tried in their own order only.
 const PERMUTED_NAMES: usize = 3;
@@ -263,12 +262,6 @@ impl Text {
         hash.update(self.after.as_bytes());
         hash.finalize().into()
     }
-}
-
-fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    write_string(&mut out, text);
-    out
 }
 
 #[cfg(test)]

@@ -117,7 +117,8 @@ impl StoredRow {
     }
 }
 
-fn quoted(text: &str) -> String {
+/// A text as JSON, as ECMAScript writes it.
+pub(super) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     write_string(&mut out, text);
     out

@@ -32,6 +32,16 @@ pub(super) struct Index {
     pub is_near_limit: bool,
 }
 
+impl Index {
+    /// The name of the index or, without one, its columns.
+    pub fn described(&self, table: &Table) -> String {
+        match &self.name {
+            Some(name) => format!("index {name}"),
+            None => format!("index of {} over {}", table.name, self.columns.join(", ")),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Table {
     pub name: String,

@@ -143,9 +143,9 @@ async fn inspect_indexes(connection: &mut dyn Connection, expected: &[Table], fo
             match find(index, &here) {
                 Some(name) => drop(here.remove(&name)),
                 None if index.name.as_ref().is_some_and(|name| !here.contains_key(name)) => {
-                    found.differs(described(table, index), "is missing or was altered");
+                    found.differs(index.described(table), "is missing or was altered");
                 }
-                None => found.fault(described(table, index), "was altered"),
+                None => found.fault(index.described(table), "was altered"),
             }
         }
         for (name, (is_unique, _)) in here {
@@ -182,13 +182,6 @@ fn find(index: &Index, here: &BTreeMap<String, (bool, Vec<String>)>) -> Option<S
         is_named && *is_unique == index.is_unique && *columns == index.columns
     });
     found.next().map(|(name, _)| name.clone())
-}
-
-fn described(table: &Table, index: &Index) -> String {
-    match &index.name {
-        Some(name) => format!("index {name}"),
-        None => format!("index of {} over {}", table.name, index.columns.join(", ")),
-    }
 }
 
 async fn inspect_constraints(

@@ -156,9 +156,9 @@ async fn inspect_indexes(connection: &mut dyn Connection, expected: &[Table], fo
             match here.iter().position(|cells| is_index(cells, index)) {
                 Some(at) => drop(here.remove(at)),
                 None if index.name.as_ref().is_some_and(|name| here.iter().all(|cells| cells[1] != *name)) => {
-                    found.differs(described(table, index), "is missing or was altered");
+                    found.differs(index.described(table), "is missing or was altered");
                 }
-                None => found.fault(described(table, index), "is invalid or was altered"),
+                None => found.fault(index.described(table), "is invalid or was altered"),
             }
         }
         for cells in here {
@@ -191,13 +191,6 @@ fn is_index(cells: &[String], index: &Index) -> bool {
         && cells[3] == "true"
         && is_defined
         && cells[5] == condition
-}
-
-fn described(table: &Table, index: &Index) -> String {
-    match &index.name {
-        Some(name) => format!("index {name}"),
-        None => format!("index of {} over {}", table.name, index.columns.join(", ")),
-    }
 }
 
 /// Compares triggers and constraints.
