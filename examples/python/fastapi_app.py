@@ -40,7 +40,7 @@ app = FastAPI(title="Notes", lifespan=lifespan)
 
 @app.exception_handler(mini_kms.KmsError)
 async def refuse(request: Request, error: mini_kms.KmsError) -> JSONResponse:
-    """Says what went wrong. Not every message is for callers: those of the store and of the root key stay here."""
+    """Responds with an error. Messages about the store and the root key are not for callers, and only logged here."""
     content = {"error": error.name}
     if isinstance(error, mini_kms.NotAuthenticated):
         return JSONResponse(content, 401, {"www-authenticate": "Bearer"})
@@ -56,7 +56,7 @@ async def refuse(request: Request, error: mini_kms.KmsError) -> JSONResponse:
 
 
 async def caller(request: Request, authorization: Annotated[str, Header()] = "") -> AsyncSession:
-    """The session of who calls: the token decides who it is, grants decide what it may do."""
+    """The session of the caller: the token says which principal it is, and grants say what it may do."""
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer":
         raise HTTPException(401, headers={"www-authenticate": "Bearer"})

@@ -31,7 +31,7 @@ def tour(config: Config) -> None:
         card = alice.encrypt("users", b"4111 1111 1111 1111", context=row)
         print(f"encrypted   {len(card.ciphertext)} bytes under version {card.version}, record {card.receipt.seq}")
 
-        # A rotation brings a new version; what the old one encrypted stays readable.
+        # A rotation creates a new version. Ciphertexts of the old version still decrypt.
         rotated = alice.rotate_key("users")
         opened = alice.decrypt(card.ciphertext, context=row)
         assert opened.plaintext == b"4111 1111 1111 1111"
@@ -56,7 +56,7 @@ def tour(config: Config) -> None:
         alice.put_grant("shop", users, ["encrypt", "decrypt"])
         print(f"granted     shop reads {len(shop.decrypt(card.ciphertext, context=row).plaintext)} bytes")
 
-        # Many at once are one commit; an item that fails is an error in the list.
+        # A batch is one commit. An item that fails is an error in the list of results.
         items = [mini_kms.EncryptItem("users", f"card {number}".encode()) for number in range(1000)]
         sealed = [item for item in alice.encrypt_batch(items) if isinstance(item, mini_kms.Encrypted)]
         print(f"batch       {len(sealed)} items")
@@ -65,7 +65,7 @@ def tour(config: Config) -> None:
         with alice.generate_data_key("users") as data_key:
             print(f"data key    {len(data_key)} bytes, and {len(data_key.ciphertext)} bytes to keep beside the data")
 
-        # Revoking is for ever, and at once.
+        # Revoking cannot be undone, and takes effect at once.
         alice.revoke_version("users", 1)
         try:
             shop.decrypt(card.ciphertext, context=row)
@@ -77,7 +77,7 @@ def tour(config: Config) -> None:
 
 
 async def asynchronous_tour(config: Config) -> None:
-    """The same operations for asyncio: no thread waits, and what comes together is committed together."""
+    """The same operations for asyncio: no thread waits, and concurrent operations are committed together."""
     async with await AsyncKms.open(config) as kms:
         alice = kms.session("alice", role="admin")
         sealed = await asyncio.gather(*(alice.encrypt("users", b"secret") for _ in range(100)))
@@ -86,7 +86,7 @@ async def asynchronous_tour(config: Config) -> None:
 
 
 def tamper(config: Config, file: Path) -> None:
-    """Somebody edits the log behind our back, and it is found."""
+    """An attacker edits the log in the database, and verification finds the edit."""
     # In a process of its own: this process must never open the store's file with another SQLite.
     edit = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute(sys.argv[2]); db.commit()"
     statement = "UPDATE audit_logs SET actor = 'nobody' WHERE seq = 5"

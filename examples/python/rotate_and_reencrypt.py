@@ -31,7 +31,7 @@ def context(row: int) -> dict[str, str]:
 
 
 def outdated(table: sqlite3.Connection, current: int) -> Iterator[list[Row]]:
-    """The rows whose ciphertext is of an older version, in parts, in the order of their ids."""
+    """The rows whose ciphertext is of an older version, in batches, in the order of their ids."""
     last = -1
     while True:
         query = "SELECT id, sealed FROM cards WHERE id > ? ORDER BY id LIMIT ?"
@@ -45,7 +45,7 @@ def outdated(table: sqlite3.Connection, current: int) -> Iterator[list[Row]]:
 
 
 def reencrypt(session: Session, table: sqlite3.Connection) -> tuple[int, int]:
-    """Encrypts all rows under the current version. Gives how many are done, and how many failed."""
+    """Encrypts all rows under the current version. Returns how many succeeded, and how many failed."""
     current = session.get_key(KEY).current_version
     done = failed = 0
     for rows in outdated(table, current):

@@ -64,7 +64,7 @@ class EncryptedText(sa.types.TypeDecorator[Secret]):
 
 
 def bind(instance: object) -> list[Secret]:
-    """Tells the secrets of a row where they belong, and gives them."""
+    """Binds the secrets of a row to their table, column and row, and returns them."""
     found = list[Secret]()
     state: Any = sa.inspect(instance)
     # The primary key is the row's identity. It is made in Python, so it is known before the row is stored.
@@ -84,7 +84,7 @@ def bind(instance: object) -> list[Secret]:
 
 
 def install(sessions: type[orm.Session] | orm.sessionmaker[orm.Session], vault: mini_kms.Session) -> None:
-    """Has the sessions of SQLAlchemy encrypt what they store."""
+    """Makes the sessions of SQLAlchemy encrypt secrets before they store them."""
 
     @event.listens_for(sessions, "before_flush")
     def encrypt(session: orm.Session, *_: object) -> None:
@@ -146,7 +146,7 @@ def demonstrate(vault: mini_kms.Session, engine: sa.Engine) -> None:
         print("read all   ", len(texts), "values")
         ids = [first.id, second.id]
 
-    # Somebody copies the card of one customer to another one.
+    # An attacker copies one customer's card to another customer.
     with engine.begin() as connection:
         steal = "UPDATE customers SET card = (SELECT card FROM customers WHERE id = :first) WHERE id = :second"
         names = {"first": ids[0].hex, "second": ids[1].hex}

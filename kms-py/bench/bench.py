@@ -1,4 +1,4 @@
-"""The cost of a call from Python, beside other libraries and services, in one run: kms-py/bench/run --help
+"""Compares the cost of a call from Python with other libraries and services, in one run: kms-py/bench/run --help
 
 Each line is the median of the rounds, in microseconds for one operation on 256 bytes. The systems take turns in each
 round, so that other load on the machine affects all of them. Compare only figures of one run. A second table has the

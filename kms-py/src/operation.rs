@@ -58,7 +58,7 @@ impl Drop for Operation {
             let _runtime = self.engine.enter();
             drop(future);
         } else {
-            // What it holds belongs to the parent.
+            // Its contents belong to the parent process.
             forget(future);
         }
     }

@@ -35,7 +35,7 @@ def test_every_code_has_its_class(name: str, number: int, retryable: bool, unusa
     assert (kind.name, kind.code, kind.retryable) == (name, number, retryable)
     assert issubclass(kind, mini_kms.Unavailable) == (unusable or retryable)
     assert issubclass(kind, mini_kms.NotFound) == name.endswith("NotFound")
-    # 203 and 204 are not found, not denied: whoever catches Denied wants to hear of rights.
+    # The codes 203 and 204 mean "not found", so they are no subclass of Denied, which is about permissions.
     assert issubclass(kind, GROUPS[number // 100]) or issubclass(kind, mini_kms.NotFound)
     made = _errors.make(name, "why")
     assert (type(made), made.message, str(made)) == (kind, "why", "why")

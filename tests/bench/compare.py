@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Mini KMS beside OpenBao's transit engine, beside moto's AWS KMS and beside a bare axum handler, on this machine, in
+"""Compares Mini KMS with OpenBao's transit engine, moto's AWS KMS and a bare axum handler, on this machine, in
 one run.
 
     tests/bench/compare.py [--rounds N] [--seconds N] [--only KIND] [--json FILE] [--chart FILE] [--folder PATH]
@@ -52,7 +52,7 @@ def arguments():
 
 
 def start(folder, options):
-    """Starts what can be started, and says what cannot."""
+    """Starts the servers, and prints which ones cannot be started."""
     build = not options.no_build and options.binaries is None
     release = options.binaries or tools.target()
     running = []

@@ -1,4 +1,4 @@
-"""Floods: what one principal can send to keep the service busy."""
+"""Floods: requests with which one principal can keep the service busy."""
 
 import http.client
 import json
@@ -13,7 +13,7 @@ import sockets
 LOWER = 10
 # The kinds of service: over HTTP, over TLS with HTTP/2, with an issuer of JWTs, with keys that are cached for a second.
 PLAIN, TLS, OIDC, COLD = "plain", "tls", "oidc", "cold"
-# What the victim asks for: encryptions, encryptions with another JWT each time, signatures with a key that all use.
+# The requests of the victim: encryptions, encryptions with another JWT each time, signatures with a key that all use.
 ENCRYPTS, NEW_JWTS, SIGNS = "encrypts", "new JWTs", "signs"
 
 
@@ -23,7 +23,7 @@ def headers(server, principal):
 
 
 def log_size(server):
-    """How many records the log has, by its checkpoint."""
+    """The number of records in the log, according to its checkpoint."""
     request = urllib.request.Request(server.url + "/v1/audit/checkpoint", headers=server.headers)
     with urllib.request.urlopen(request, timeout=60, context=server.context) as answer:
         return int(answer.read().splitlines()[1])
@@ -52,7 +52,7 @@ class Client:
 
 
 class Wrk:
-    """One request over and over, by wrk."""
+    """Sends one request again and again, by wrk."""
 
     def __init__(self, server, principal, method, path, body, connections, tokens=None):
         self.file = server.folder / f"{principal}.json"
@@ -88,7 +88,7 @@ class Wrk:
 
 
 class Sockets:
-    """What wrk cannot do, in a process of its own."""
+    """A flood that wrk cannot send, in a process of its own."""
 
     def __init__(self, act, server, principal):
         self.done, self.count = multiprocessing.Event(), multiprocessing.Value("q", 0)
@@ -110,7 +110,7 @@ class Sockets:
 
 
 class Requests:
-    """A flood of the same request. `kind` is the service that it needs, and `victim` what the victim asks for there."""
+    """A flood of the same request. `kind` is the service that it needs, and `victim` the victim's kind of request."""
 
     def __init__(self, name, principal, method, path, body=None, connections=64, kind=PLAIN, victim=ENCRYPTS):
         self.name, self.request, self.connections = name, (principal, method, path, body), connections

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a caller waits for while another principal floods the service, on this machine.
+"""Measures how long a caller waits while another principal floods the service, on this machine.
 
     tests/bench/floods.py [--seconds N] [--only NAME] [--records N] [--json FILE] [--markdown] [--folder PATH]
                           [--no-build | --binaries PATH]
@@ -40,7 +40,7 @@ CONNECTIONS = 4
 PAUSE_MS = {flooding.ENCRYPTS: 10, flooding.SIGNS: 20, flooding.NEW_JWTS: 100}
 # More tokens than the victim needs.
 TOKENS_PER_SECOND = CONNECTIONS * 1000 // 100
-# What is wanted: p99 as a multiple of p99 alone, megabytes, seconds.
+# The goals: p99 as a multiple of p99 alone, megabytes, seconds.
 SLOWER, MEMORY_MB, RECOVERY = 5, 200, 2
 
 
@@ -119,7 +119,7 @@ def start(wrk, kind, folder, binary, records):
     for principal, role in [("victim", "app"), ("reader", "auditor"), ("maker", "admin"), ("stranger", "app")]:
         made = server.call("POST", "/v1/tokens", {"principal": principal, "role": role})
         server.tokens[principal] = made["token"]
-    # Of the form of a token, and nobody's.
+    # It has the form of a token, but no principal has it.
     server.tokens["forger"] = "kms_" + base64.urlsafe_b64encode(os.urandom(48)).decode()
     own = "token:victim" if kind is Oidc else "victim"
     grants = [(own, "own", "encrypt"), (own, "rsa", "sign"), ("sso:victim", "own", "encrypt")]
@@ -156,7 +156,7 @@ def bystander(folder, binary):
 
 
 def beside_bare(wrk, bare, seconds):
-    """What the victim sees of the bare server."""
+    """The latencies of the bare server that the victim measures."""
     path, body = bare.work(servers.ENCRYPT)
     asked = flooding.Wrk(bare, "victim", "POST", path, body, CONNECTIONS)
     return asked.start(wrk, seconds, PAUSE_MS[flooding.ENCRYPTS], niceness=0).result()
@@ -176,7 +176,7 @@ def recovery(server, limit_ms):
 
 
 def measure(wrk, server, bare, flood, seconds):
-    """One flood: the victim alone, then beside it, then until all is as before."""
+    """One flood: measures the victim alone, then during the flood, then until its latency is as before."""
     alone = victim(wrk, server, seconds, flood.victim)()
     bare_alone = beside_bare(wrk, bare, seconds) if bare else None
     asking = victim(wrk, server, seconds, flood.victim)
@@ -185,7 +185,7 @@ def measure(wrk, server, bare, flood, seconds):
     watch = load.Watch(pid)
     watch.start()
     running = flood.start(wrk, server, 3 + (2 if bare else 1) * seconds)
-    # Until the flood is there.
+    # Waits until the flood has begun.
     time.sleep(1.5)
     beside = asking()
     bare_beside = beside_bare(wrk, bare, seconds) if bare else None
@@ -213,7 +213,7 @@ def measure(wrk, server, bare, flood, seconds):
 
 
 def of_bare(row):
-    """What the same flood costs the victim of the bare server: its p99, and that as a multiple of its p99 alone."""
+    """The p99 of the victim of the bare server during the same flood, and as a multiple of its p99 alone."""
     return "-" if row["bare_p99_ms"] is None else f"{row['bare_p99_ms']:.1f} ms, {row['bare_slower']:.1f} x"
 
 
@@ -269,7 +269,7 @@ def main():
     bare = bystander(folder, binaries / "examples" / "bare")
     try:
         for flood in floods:
-            # A new service for each, so that memory is that of this flood.
+            # Each flood gets a new service, so that the memory measured is due to this flood alone.
             running.append(start(wrk, KINDS[flood.kind], folder / str(len(rows)), binary, options.records))
             tools.say(f"{flood.name}")
             rows.append(measure(wrk, running[-1], bare, flood, options.seconds))

@@ -73,7 +73,7 @@ class Issuer:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def token(self, subject, is_forged=False):
-        """Another token each time."""
+        """Returns another token at each call."""
         end = int(time.time()) + 3_600
         claims = {"iss": URL, "aud": "kms", "sub": subject, "exp": end, "jti": secrets.token_hex(8)}
         parts = [{"alg": "RS256", "kid": "bench", "typ": "JWT"}, claims]

@@ -23,7 +23,7 @@ def cpu_seconds(pid):
 
 
 class Watch(threading.Thread):
-    """The most memory a process has while it works."""
+    """The peak memory of a process while it works."""
 
     def __init__(self, pid):
         super().__init__(daemon=True)
@@ -74,7 +74,7 @@ def drive(wrk, server, kind, connections, seconds):
 
 
 def sync_milliseconds(folder):
-    """What making 4 KiB durable takes on this disk: the median of 200."""
+    """The time to make 4 KiB durable on this disk: the median of 200 writes."""
     path, times = folder / "sync", []
     with open(path, "wb", buffering=0) as file:
         for _ in range(200):

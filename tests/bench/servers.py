@@ -1,4 +1,4 @@
-"""The servers that are compared. Each starts in a folder of its own, and knows how to ask for each kind of work."""
+"""The servers that are compared. Each starts in a folder of its own, and has the request for each kind of work."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ ENCRYPT, DECRYPT, SIGN, MANY = "encrypt", "decrypt", "sign", "encrypt-many"
 
 
 class Failed(Exception):
-    """A server that does not start or does not answer as it must."""
+    """The error of a server that does not start or responds with an error."""
 
 
 def b64(text):
@@ -93,13 +93,13 @@ class Server:
         raise NotImplementedError
 
     def check(self, kind):
-        """Sends one such request, so that no number is of answers that are errors."""
+        """Sends one such request, and fails if the response is an error: errors must not be measured."""
         path, body = self.work(kind)
         return self.call("POST", path, body, kind)
 
 
 class Bare(Server):
-    """Axum and the cryptography alone: the limit."""
+    """Axum and the cryptography alone: the upper limit."""
 
     name, port = "bare", 18300
 
@@ -205,7 +205,7 @@ class Moto(Server):
 
 
 class Kms(Server):
-    """Ours: SQLite, every record durable before its answer."""
+    """Mini KMS on SQLite; every record is durable before its response."""
 
     name, port = "kms-http", 18400
 

@@ -1,4 +1,4 @@
-"""What misbehaving callers do with sockets."""
+"""Misbehaving callers: floods that need sockets of their own."""
 
 import json
 import resource
@@ -14,7 +14,7 @@ ENCRYPT = json.dumps({"keyId": "aes", "plaintext": "x" * 256})
 
 @dataclass
 class Target:
-    """Where to connect, and what to show there."""
+    """The address of the service, and the credential for it."""
 
     port: int
     is_secure: bool
@@ -42,7 +42,7 @@ class Target:
 
 
 def many(target, done, count, most, begin, drip=b"", receive_buffer=None, networks=0):
-    """Holds so many connections: begins each with some bytes, and once a second sends a little more on each. One that
+    """Holds this many connections: begins each with some bytes, and once a second sends a little more on each. One that
     the service closes is opened again. The connections come from as many addresses of this machine as `networks`."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
@@ -127,7 +127,7 @@ def silent(target, done, count):
 
 
 def repeated(target, done, count, begin, part):
-    """Sends the same over and over on a few connections, and reads nothing."""
+    """Sends the same bytes again and again on a few connections, and reads nothing."""
     held = []
     while not done.is_set():
         try:
@@ -163,7 +163,7 @@ def tiny_chunks(target, done, count):
 
 
 def half_handshakes(target, done, count):
-    # A record of a handshake whose rest never comes.
+    # The beginning of a handshake record; the rest is never sent.
     plain = Target(target.port, False, target.authorization)
     many(plain, done, count, 5_000, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
 
@@ -265,7 +265,7 @@ def http2_endless_heads(target, done, count):
 
 
 def http2_held(target, done, count, connections, bursts, window):
-    """Holds so many connections on which nothing comes to an end. Each sends one burst after the other: flow control
+    """Holds this many connections on which no request ends. Each sends one burst after the other: flow control
     lets no more through at once."""
     held = []
     while not done.is_set():
@@ -296,7 +296,7 @@ def http2_held(target, done, count, connections, bursts, window):
 
 
 def drained(one):
-    """Reads what there is; whether the connection is still open."""
+    """Reads what has arrived. Returns whether the connection is still open."""
     while one.recv(65_536):
         pass
     one.close()

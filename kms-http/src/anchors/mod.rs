@@ -101,7 +101,8 @@ impl Place {
         }
     }
 
-    /// The anchors since the last call; the first call returns all, or in a bucket those of at least `since` records.
+    /// The anchors since the last call. The first call returns all; in a bucket, only those of at least `since`
+    /// records.
     async fn read(&mut self, origin: &str, since: u64) -> std::result::Result<Vec<String>, Problem> {
         match self {
             Self::File(file) => file.read().await,

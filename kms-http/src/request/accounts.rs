@@ -143,7 +143,7 @@ impl Place {
 }
 
 impl State {
-    /// The accounts of `total` bytes.
+    /// Accounts that share `total` bytes of memory.
     pub(super) fn new(total: usize) -> Self {
         // Turns begin at 1: a reservation that never waited has 0.
         Self {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::owner::Owner;
 
-/// What a request waits to get memory for, in the order in which the requests of one owner are served.
+/// The purposes for which requests wait for memory, in the order in which the requests of one owner are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rank {
     /// The response to a request whose body has arrived. It releases memory when it is sent.
@@ -18,13 +18,13 @@ pub enum Rank {
 /// A request that waits for memory.
 pub struct Claim<P> {
     id: u64,
-    /// What the memory is for.
+    /// The purpose of the memory.
     pub rank: Rank,
     /// The number of bytes that it waits for.
     pub more: usize,
     /// The number of bytes that must stay free for others.
     pub left: usize,
-    /// What stands for the reservation in the accounting of memory.
+    /// The handle of the reservation in the accounting of memory.
     pub place: P,
 }
 

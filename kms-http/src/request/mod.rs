@@ -80,7 +80,7 @@ impl Caller {
     }
 }
 
-/// What is known about a request before it is routed.
+/// The facts about a request that are known before it is routed.
 #[derive(Clone)]
 pub struct RequestContext {
     /// The request id, from the caller or generated.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// What a reservation waits for.
+/// The reason why a reservation waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waits {
     /// Nothing: what has arrived is being read, and the reservation is not evicted. It keeps its turn.
@@ -21,7 +21,7 @@ pub enum Waits {
 pub struct Waiting<P> {
     /// Since when it waits.
     pub since: Instant,
-    /// What stands for the reservation in the accounting of memory.
+    /// The handle of the reservation in the accounting of memory.
     pub place: P,
 }
 

@@ -46,7 +46,7 @@ use crate::types::root_key::ServiceKeyKind;
 /// The number of replacements of the integrity key that one refresh follows.
 const CATCH_UPS: usize = 3;
 
-/// What a refresh has read.
+/// The state of the store that a refresh has read.
 enum Loaded {
     /// All rows, and whether any of them says that material is erased.
     All(Box<Snapshot>, bool),

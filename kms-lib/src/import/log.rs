@@ -71,7 +71,8 @@ impl Run<'_> {
 
     async fn read_sealed_with(&self, connection: &mut dyn Connection) -> Result<Here> {
         let source = &self.job.name;
-        // What was verified before must still be here: otherwise an earlier state would be sealed again as the newest.
+        // Rows that were verified before must still be here: otherwise an earlier state would be sealed again as the
+        // newest.
         let kept = KeptVerification::read(connection, &self.session.shared().catalog.seals()).await?;
         let verified = kept.and_then(|kept| kept.imported.into_iter().find(|log| log.source == *source));
         let pointer = legacy::logs(connection).await?.into_iter().find(|(name, _)| name == source);

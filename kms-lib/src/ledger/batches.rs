@@ -48,7 +48,8 @@ impl Writer {
                     self.outage.note(error, 0);
                     // Done first, because callers that get the failure may retry at once.
                     self.queue.hold_releases(true);
-                    // What was not released fails now; nothing new is released while the queue is closed to it.
+                    // Submissions that were not released fail now; nothing new is released while the queue is closed to
+                    // it.
                     self.fail(failed, error);
                     self.fail(std::mem::take(&mut apart), error);
                     if self.log.stopped.is_some() || self.queue.is_closed() {

@@ -1,4 +1,4 @@
-//! What the writer knows of the log, and how a locked head relates to it.
+//! The writer's knowledge of the log, and how a locked head relates to it.
 
 use super::seen::Seen;
 use crate::storage::Connection;
@@ -10,7 +10,7 @@ use crate::types::error::{Error, Result};
 pub(super) struct KnownLog {
     /// The end of the log as this process last committed or locked it.
     pub head: Head,
-    /// What the whole process has seen, the writer included.
+    /// The largest state that any part of this process has seen.
     pub seen: Seen,
     /// Set once the log contradicts what this process has committed: nothing more is written.
     pub stopped: Option<Error>,

@@ -14,7 +14,7 @@ const CONTENTION: Duration = Duration::from_secs(10);
 /// The longest pause before such a retry; the first pauses are a fraction of it.
 const CONTENTION_PAUSE: Duration = Duration::from_millis(64);
 
-/// What the writer knows of other nodes.
+/// The writer's knowledge of other nodes.
 pub(super) struct OtherNodes {
     /// Whether other nodes get the lock only if this one pauses.
     need_pauses: bool,

@@ -1,4 +1,4 @@
-//! What this process knows about the log independently of the store: the largest state it has seen, which reveals a
+//! This process's own knowledge of the log, independent of the store: the largest state it has seen, which reveals a
 //! rollback; and whether an inspection found that the database must not be written.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

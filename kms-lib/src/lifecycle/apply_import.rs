@@ -94,9 +94,9 @@ impl Context<'_> {
         })
     }
 
-    /// What the source still changes of a key that is this store's own already, because a run was interrupted while it
-    /// finalized the import: the key is revoked or disabled, versions are revoked, and new ones are added as former
-    /// versions.
+    /// The changes that the source still makes to a key that is this store's own already, because a run was interrupted
+    /// while it finalized the import: the key is revoked or disabled, versions are revoked, and new ones are added as
+    /// former versions.
     fn restrict_final(&self, present: &Key, imported: &ImportedKey) -> Result<Vec<Change>> {
         self.require_source(present, &imported.run.source)?;
         let (mut key, mut changes) = (present.clone(), Vec::new());

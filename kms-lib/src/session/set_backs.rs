@@ -27,7 +27,7 @@ struct Known {
     seqs: Vec<u64>,
 }
 
-/// What this process knows of the places at which the times of the log go back.
+/// This process's knowledge of the places where the times of the log go back.
 #[derive(Debug, Default)]
 pub struct SetBacks(Mutex<Known>);
 
@@ -177,7 +177,7 @@ mod tests {
                 expected.reverse();
             }
             assert_eq!(found, expected);
-            // What was examined is not examined again.
+            // Records that were examined are not examined again.
             let page = session.list_audit(&query, &Paging::new(10)).await.unwrap();
             assert_eq!(page.items.len(), 10);
             // The scheduler's search does not end early.

@@ -207,7 +207,7 @@ async fn the_ledger_believes_no_session() {
     session.rewrap(&RootKeyJob::default()).await.unwrap();
     session.verify_root_key(2, &RootKeyJob::default()).await.unwrap();
 
-    // What was changed since the check is checked again.
+    // Wrappings that changed since the check are checked again.
     let before = session.check_remaining(1).await.unwrap();
     assert_eq!(before.unverified, 0);
     session.create_key(NewKey::aes("late")).await.unwrap();

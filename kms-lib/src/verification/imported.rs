@@ -151,7 +151,7 @@ impl Imported<'_> {
         newest: &SealedLog,
         checked: &mut Checked,
     ) -> Result<bool> {
-        // What was verified earlier must not be gone either, whatever was sealed since.
+        // Rows that were verified earlier must still be there, whatever was sealed since.
         let kept = self.verifier.kept.into_iter().flat_map(|kept| &kept.imported);
         let earlier = self.sealed.iter().chain(kept);
         let earlier = earlier.filter(|state| state.source == newest.source && state.seq < newest.seq);

@@ -36,7 +36,7 @@ impl KeptVerification {
         Ok(kept.and_then(|kept| Self::open(&kept, seals)))
     }
 
-    /// What is kept of it: the size, the logs, the places where time goes back, and a seal.
+    /// The stored form: the size, the logs, the places where time goes back, and a seal.
     pub fn sealed(&self, seals: &Seals) -> String {
         let rest = format!("{} {}", self.logs(), self.places());
         format!("{} {rest} {}", self.size, hex(&seals.seal(&row::verified(self.size, &rest))))

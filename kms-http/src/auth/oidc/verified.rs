@@ -18,7 +18,7 @@ use super::{Claims, TokenKey};
 /// Minimum number of tokens that are remembered; the maximum is twice this.
 const REMEMBERED: usize = 8_192;
 
-/// What is remembered of a token whose signature and claims were valid.
+/// The facts to remember of a token whose signature and claims were valid.
 #[derive(Clone)]
 pub(super) struct Verified {
     /// Name of the caller.
@@ -36,7 +36,7 @@ pub(super) struct Verified {
 }
 
 impl Verified {
-    /// What is remembered of a token with these verified claims. `None` if they have no usable times.
+    /// The facts to remember of a token with these verified claims. `None` if they have no usable times.
     pub(super) fn new(principal: &str, role: Role, by: &TokenKey, claims: &Claims) -> Option<Self> {
         // Verification rounds times in the same way.
         let begin = match claims.get("nbf") {
@@ -77,7 +77,7 @@ struct Generations {
 }
 
 impl VerifiedTokens {
-    /// What is remembered of this token, if it is valid now.
+    /// The remembered facts of this token, if it is valid now.
     pub(super) fn find(&self, token: &str, leeway: u64) -> Option<Verified> {
         let digest = Sha256::digest(token).into();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);

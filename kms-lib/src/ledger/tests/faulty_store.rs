@@ -40,7 +40,7 @@ pub(crate) struct Faults {
     pub(super) lose_readers: AtomicU32,
     /// The number of reading connections after which further requests fail.
     pub(crate) readers_left: AtomicU32,
-    /// What happens before a query, and the number of queries before that one.
+    /// The interruption before a query, and the number of queries that come first.
     interruption: Mutex<Option<(u32, Interruption)>>,
 }
 

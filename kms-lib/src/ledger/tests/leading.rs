@@ -208,7 +208,7 @@ fn closing_waits_for_a_leader() {
         wait_until("the second caller waits", || queued() == 1);
         let early = service.runtime.block_on(service.shared.ledger.close(Duration::from_millis(100)));
         assert_eq!(early.unwrap_err().code(), ErrorCode::StoreUnavailable);
-        // What the leader has not taken was given up.
+        // The submissions that the leader had not taken were abandoned.
         assert_eq!(second.join().unwrap().unwrap_err().code(), ErrorCode::OutcomeUnknown);
         other.execute_batch("ROLLBACK").unwrap();
         leader.join().unwrap().unwrap();
