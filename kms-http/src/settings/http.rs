@@ -127,9 +127,10 @@ section! {
         #[serde(deserialize_with = "forms::count::<0, 31_536_000, _, _>")]
         pub connection_age_seconds: u64 = 3_600,
         /// Maximum number of open connections. Beyond it, connections of the caller or network with the most are
-        /// closed, idle ones first; or idle ones of a caller or network with at least half as many.
+        /// closed, idle ones first; or idle ones of a caller or network with at least half as many. One whose request
+        /// waits takes about 17 kB of memory.
         #[serde(deserialize_with = "forms::count::<1, 1_000_000, _, _>")]
-        pub connections: usize = 12_000,
+        pub connections: usize = 8_000,
         /// Maximum number of requests in progress.
         #[serde(deserialize_with = "forms::count::<1, 100_000, _, _>")]
         pub concurrency: usize = 256,
