@@ -1,26 +1,26 @@
 #!/bin/sh
-# The life of a key, by curl, against a service that runs:
+# The life of a key: requests by curl to a running service.
 #
-#     kms-http serve                  # the first start shows a token, once
+#     kms-http serve                  # shows a token at its first start
 #     KMS_TOKEN=... examples/http/walk.sh
 #
-# KMS_URL (http://127.0.0.1:8080) says where the service is, KMS_TOKEN is an admin's token. Needs nothing but curl.
+# KMS_URL (http://127.0.0.1:8080) is the URL of the service, KMS_TOKEN is an admin's token. Needs only curl.
 set -eu
 
 url=${KMS_URL:-http://127.0.0.1:8080}
 : "${KMS_TOKEN:?set KMS_TOKEN to an admin token}"
 command -v curl >/dev/null || { echo "walk.sh: curl is missing" >&2; exit 1; }
 
-# Names stay taken for ever, so each walk has its own.
+# Names of keys are never reused, so each run chooses new ones.
 name="walk-$(date +%s)-$$"
 
-# The token goes through a file of ours rather than the arguments, where every user could see it.
+# The token is passed in a private file, because every user can see the arguments of a process.
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 umask 077
 printf 'header = "Authorization: Bearer %s"\n' "$KMS_TOKEN" >"$folder/admin"
 
-# call AS METHOD PATH [BODY]: the answer. A refusal ends the walk.
+# call AS METHOD PATH [BODY]: prints the response. An error ends the script.
 call() {
     curl -sS --fail-with-body --max-time 30 -K "$folder/$1" -X "$2" "$url$3" \
         ${4:+-H 'Content-Type: application/json' --data "$4"}
@@ -32,11 +32,11 @@ refused() {
     [ "$status" = "$1" ] || { echo "expected $1, got $status: $(cat "$folder/answer")" >&2; exit 1; }
     echo "   $status $(field code <"$folder/answer")"
 }
-# field NAME: the first text of this name in the JSON that comes in.
+# field NAME: prints the first text with this name in the JSON on standard input.
 field() {
     grep -o "\"$1\" *: *\"[^\"]*\"" | head -n 1 | sed 's/^[^:]*: *"\(.*\)"$/\1/'
 }
-# number NAME: the same for a number or a truth value.
+# number NAME: the same for a number or a Boolean.
 number() {
     grep -o "\"$1\" *: *[0-9a-z]*" | head -n 1 | sed 's/^[^:]*: *//'
 }
