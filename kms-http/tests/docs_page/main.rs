@@ -20,6 +20,8 @@ async fn execute(browser: &Browser, operation: &str) -> (String, String) {
     let script = format!("document.querySelector('{}').scrollIntoView()", within(".live-responses-table"));
     browser.script(&script).await;
     browser.picture(operation).await;
+    // Otherwise the next call would read this response before its own arrives.
+    browser.press(&within(".btn-clear")).await;
     browser.press(&within(".opblock-summary-control")).await;
     (status.lines().next().unwrap().to_owned(), body)
 }

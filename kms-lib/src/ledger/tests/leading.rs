@@ -289,8 +289,12 @@ fn only_the_faulty_submission_of_a_leader_fails() {
     let create = |n: usize| service.run(service.session.create_key(NewKey::aes(format!("k-{n}")))).map(drop);
     let create = &create;
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..12).map(|n| on_thread(scope, "blocking", move || create(n))).collect();
-        wait_until("all callers submit", || service.shared.ledger.queued() >= 11);
+        let writes = service.faults.writes.load(Ordering::SeqCst);
+        let mut threads = vec![on_thread(scope, "blocking", || create(0))];
+        // It takes what has been submitted.
+        wait_until("the leader begins", || service.faults.writes.load(Ordering::SeqCst) > writes);
+        threads.extend((1..12).map(|n| on_thread(scope, "blocking", move || create(n))));
+        wait_until("all callers submit", || service.shared.ledger.queued() == 11);
         other.execute_batch("ROLLBACK").unwrap();
         for (n, thread) in threads.into_iter().enumerate() {
             match thread.join().unwrap() {
