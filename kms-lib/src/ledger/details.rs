@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::few::Short;
+use smallvec::SmallVec;
+
 use crate::audit::canonical::write_string;
 use crate::types::attempt::{Attempt, Decision};
 use crate::types::audit::write_decimal;
@@ -12,19 +13,13 @@ use crate::types::limits::CONTEXT_RECORDED_BYTES;
 /// Members of the details in the order of their names, each with its value as canonical JSON (RFC 8785). Most records
 /// of cryptographic operations have at most the members `context`, `grant`, `revision` and `sourceIp`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Details(Short<(&'static str, Json), 4>);
+pub struct Details(SmallVec<[(&'static str, Json); 4]>);
 
 /// A value as canonical JSON. Numbers are written only when the record is, since every record has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Json {
     Number(u64),
     Text(Cow<'static, str>),
-}
-
-impl Default for Json {
-    fn default() -> Self {
-        Self::Number(0)
-    }
 }
 
 impl Json {

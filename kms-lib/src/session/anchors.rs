@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use smallvec::smallvec;
+
 use super::Session;
 use crate::ledger::{Details, Draft, Entry, Few, Lane, Outcome, Verdict};
 use crate::types::attempt::Operation;
@@ -57,7 +59,7 @@ impl Session {
             Draft { actor: self.actor.clone(), action: Action::AuditAnchor, key_id: None, key_version: None, details };
         let entry = Entry {
             verdict: Verdict::Failed(code),
-            attempts: Few::One(Arc::new(attempt)),
+            attempts: smallvec![Arc::new(attempt)],
             draft,
             rendered: None,
             uses: Few::default(),

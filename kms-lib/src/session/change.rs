@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use smallvec::smallvec;
+
 use super::refusal::refusal;
 use super::{KeyRef, Session};
 use crate::ledger::{Admission, Details, Draft, Entry, Few, Idempotency, Lane, Outcome, RetrySlot, Verdict};
@@ -159,7 +161,7 @@ impl Session {
             details,
         };
         Entry {
-            attempts: Few::One(Arc::new(intent.attempt.clone())),
+            attempts: smallvec![Arc::new(intent.attempt.clone())],
             verdict,
             draft,
             rendered: None,

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use smallvec::smallvec;
+
 use super::Session;
 use super::item::{Decided, Item, Ruling, Target, Usable};
 use super::job::Job;
@@ -37,7 +39,7 @@ impl Session {
         if let [item] = items {
             let snapshot = self.shared.catalog.snapshot();
             let view = View { snapshot: &snapshot, tried: VERSIONS_TRIED, now: self.shared.clock.now() };
-            return (snapshot.revision(), Few::One(Arc::new(self.decide_item(&view, item))));
+            return (snapshot.revision(), smallvec![Arc::new(self.decide_item(&view, item))]);
         }
         // If changes come continuously, the last attempt locks the snapshot until all items are decided.
         let mut slices = [SLICE; TRIES].into_iter().chain(std::iter::repeat(usize::MAX));

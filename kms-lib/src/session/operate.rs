@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use smallvec::smallvec;
+
 use super::change::{REDO, overtaken};
 use super::item::{Decided, Done, Item, Ruling, Worked};
 use super::records::{Records, WorkedCall};
@@ -48,7 +50,7 @@ impl Session {
                 (revision, decided) = self.decide_items(items);
             }
             if let Some(code) = self.uncounted_denial(action, &decided, fresh) {
-                return Ok(Few::One(Err(refusal(code))));
+                return Ok(smallvec![Err(refusal(code))]);
             }
             let worked = self.work_all(items, &decided, chained).await;
             // An operation that failed because of the store or a root key did not happen and is not recorded.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
+use smallvec::smallvec;
 
 use super::Session;
 use super::item::{Decided, Item, Ruling, Target, Worked};
@@ -41,7 +42,7 @@ impl Records {
     /// Builds the records of a call.
     pub fn of(call: &WorkedCall<'_>) -> Self {
         let (entries, of_item) = match (call.items, call.decided, call.worked) {
-            ([item], [decided], [worked]) => (vec![call.single(item, decided, worked)], Few::One(Some(0))),
+            ([item], [decided], [worked]) => (vec![call.single(item, decided, worked)], smallvec![Some(0)]),
             _ => call.by_key(),
         };
         Self { entries, of_item }
@@ -92,11 +93,11 @@ impl WorkedCall<'_> {
         let version = worked.as_ref().map_or(decided.version, |(_, version)| Some(*version));
         let (verdict, details) = self.single_details(item, decided, worked);
         self.finished(Entry {
-            attempts: Few::One(settled(decided, worked)),
+            attempts: smallvec![settled(decided, worked)],
             verdict,
             draft: self.draft(decided.attempt.key, version, details),
             rendered: None,
-            uses: used(item, decided, worked).into(),
+            uses: used(item, decided, worked).into_iter().collect(),
             tally: if worked.is_ok() { (1, 0) } else { (0, 1) },
             idempotency: None,
             remember: Vec::new(),

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use smallvec::smallvec;
+
 use super::{Session, Shared};
 use crate::audit::verify::{Fault, Finding};
 use crate::ledger::{Details, Draft, Entry, Few, Lane, Outcome, Verdict};
@@ -161,7 +163,7 @@ impl Session {
             } else {
                 Verdict::Failed(ErrorCode::IntegrityFailure)
             },
-            attempts: Few::One(Arc::new(attempt)),
+            attempts: smallvec![Arc::new(attempt)],
             draft: Draft {
                 actor: self.actor.clone(),
                 action: Action::AuditVerify,

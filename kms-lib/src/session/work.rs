@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use smallvec::smallvec;
 
 use super::Session;
 use super::call_scratch::CallScratch;
@@ -33,7 +34,7 @@ impl Session {
         let encryptions = items.iter().filter(|item| matches!(item.job, Job::Encrypt(..))).count();
         let mut bench = CallScratch::new(&self.shared, self.actor.principal(), encryptions);
         if let ([item], [decided]) = (items, decided) {
-            return Few::One(work(&mut bench, item.job, decided).await);
+            return smallvec![work(&mut bench, item.job, decided).await];
         }
         if chained {
             let mut worked = Vec::with_capacity(items.len());
