@@ -51,7 +51,7 @@ impl Queue {
     }
 }
 
-/// Wakes one operation.
+/// Asks the loop to poll one operation again.
 struct OperationWaker {
     queue: Arc<Queue>,
     id: u64,

@@ -83,7 +83,7 @@ impl ReadyKeys {
         drop((displaced, replaced));
     }
 
-    /// Drops a version.
+    /// Stops keeping a version; those who use it now may finish.
     pub fn remove(&self, id: &VersionKey) {
         let removed = self.keys().slots.swap_remove(id);
         // Wiped outside the lock.

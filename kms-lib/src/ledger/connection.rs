@@ -26,7 +26,7 @@ pub(super) struct WriteConnection {
 }
 
 impl WriteConnection {
-    /// Not connected yet.
+    /// A connection to this store that is opened when it is first needed.
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self { store, idle: None, begun: None }
     }
@@ -107,7 +107,7 @@ impl WriteConnection {
         }
     }
 
-    /// Closes the connection.
+    /// Closes the connection; a failure is only logged, since nothing is uncommitted.
     pub async fn close(self) {
         if let Some(connection) = self.idle
             && let Err(error) = connection.close().await

@@ -298,17 +298,7 @@ const HEX_DIGITS: [[u8; 2]; 256] = {
 
 /// Appends a number in decimal, without the overhead of the formatter.
 pub fn write_decimal(out: &mut String, number: u64) {
-    let mut digits = [0; 20];
-    let (mut rest, mut first) = (number, digits.len());
-    loop {
-        first -= 1;
-        digits[first] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend(std::str::from_utf8(&digits[first..]));
+    out.push_str(itoa::Buffer::new().format(number));
 }
 
 #[cfg(test)]
