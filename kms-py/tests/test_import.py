@@ -43,6 +43,8 @@ def test_imports_and_finalizes(tmp_path: Path) -> None:
         older, told = str(LEGACY / "older"), []
         with pytest.raises(mini_kms.WrongRootKey):
             alice.import_mini_kms(older, master_secret="another secret")
+        with pytest.raises(mini_kms.InvalidConfiguration, match="twice"):
+            alice.import_mini_kms(older, master_secret=KNOWN["masterKey"], master_secret_file=tmp_path / "secret")
         dry = alice.import_mini_kms(older, master_secret=KNOWN["masterKey"], dry_run=True)
         report = alice.import_mini_kms(
             older,

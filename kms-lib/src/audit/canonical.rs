@@ -85,6 +85,13 @@ pub fn write_string(out: &mut String, text: &str) {
     crate::crypto::additional_data::write_json_string(out, text);
 }
 
+/// A text as JSON, in quotes.
+pub fn quoted(text: &str) -> String {
+    let mut json = String::with_capacity(text.len() + 2);
+    write_string(&mut json, text);
+    json
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -33,9 +33,9 @@ pub fn additional_data(alg: EncryptionAlgorithm, id: &MaterialId, context: &Cont
     let mut out = String::with_capacity(208 + context.bytes() + 6 * context.len());
     out.push_str("{\"alg\":\"");
     out.push_str(alg.as_str());
-    out.push_str("\",\"context\":{");
-    write_members(&mut out, context);
-    out.push_str("},\"fingerprint\":\"");
+    out.push_str("\",\"context\":");
+    write_context(&mut out, context);
+    out.push_str(",\"fingerprint\":\"");
     write_hex(&mut out, &id.fingerprint);
     out.push_str("\",\"format\":1,\"keyId\":\"");
     id.key.write_to(&mut out);
@@ -45,7 +45,9 @@ pub fn additional_data(alg: EncryptionAlgorithm, id: &MaterialId, context: &Cont
     out.into_bytes()
 }
 
-fn write_members(out: &mut String, context: &Context) {
+/// Appends a context as a JSON object, with its members in the order of RFC 8785 (3.2.3).
+pub fn write_context(out: &mut String, context: &Context) {
+    out.push('{');
     // The orders of UTF-8 and UTF-16 differ only between characters from U+E000 on and those beyond U+FFFF, whose
     // surrogates sort before U+E000. 0xEE is the first byte of U+E000.
     if context.iter().all(|(name, _)| name.bytes().all(|byte| byte < 0xEE)) {
@@ -55,6 +57,7 @@ fn write_members(out: &mut String, context: &Context) {
         entries.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
         write_entries(out, entries.into_iter());
     }
+    out.push('}');
 }
 
 fn write_entries<'a>(out: &mut String, entries: impl Iterator<Item = (&'a str, &'a str)>) {

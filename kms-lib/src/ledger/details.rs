@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use crate::audit::canonical::write_string;
+use crate::audit::canonical::quoted;
+use crate::crypto::additional_data::write_context;
 use crate::types::attempt::{Attempt, Decision};
 use crate::types::audit::write_decimal;
 use crate::types::context::Context;
@@ -50,9 +51,7 @@ impl Details {
     }
     /// Sets a member to a text.
     pub fn text(&mut self, name: &'static str, text: &str) -> &mut Self {
-        let mut json = String::with_capacity(text.len() + 2);
-        write_string(&mut json, text);
-        self.raw(name, json)
+        self.raw(name, quoted(text))
     }
     /// Sets a member to a number below 2^53.
     pub fn number(&mut self, name: &'static str, number: u64) -> &mut Self {
@@ -125,21 +124,8 @@ impl Details {
 
 /// A context as canonical JSON.
 pub fn context_json(context: &Context) -> String {
-    let mut entries: Vec<(&str, &str)> = context.iter().collect();
-    if !context.iter().all(|(name, _)| name.is_ascii()) {
-        entries.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
-    }
     let mut json = String::with_capacity(context.bytes() + 6 * context.len() + 2);
-    json.push('{');
-    for (name, value) in entries {
-        if json.len() > 1 {
-            json.push(',');
-        }
-        write_string(&mut json, name);
-        json.push(':');
-        write_string(&mut json, value);
-    }
-    json.push('}');
+    write_context(&mut json, context);
     json
 }
 

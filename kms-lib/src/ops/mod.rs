@@ -59,7 +59,7 @@ pub struct KeyMetrics {
     pub rotation_alerts: Vec<RotationAlert>,
     /// Versions that were used within the last 7 days and whose window ends within the next 7; at most 100.
     pub windows_ending: Vec<WindowAlert>,
-    /// Versions that have encrypted more than 2^31 messages; at most 100.
+    /// Current versions of keys that have encrypted more than 2^31 messages, so that a rotation is due; at most 100.
     pub near_encryption_limit: Vec<EncryptionAlert>,
 }
 
@@ -241,7 +241,8 @@ fn key_metrics(snapshot: &Snapshot, now: Timestamp, found: Found) -> KeyMetrics 
         })
     };
     let ending = found.ending.into_iter().filter(|(id, ..)| is_live(*id));
-    let near = found.near.into_iter().filter(|(id, ..)| is_live(*id));
+    let is_current = |id: KeyId, version| snapshot.key(id).is_some_and(|key| key.current_version == version);
+    let near = found.near.into_iter().filter(|(id, version, _)| is_live(*id) && is_current(*id, *version));
     KeyMetrics {
         total: snapshot.key_count() as u64,
         by_state,

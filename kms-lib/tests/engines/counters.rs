@@ -171,5 +171,10 @@ async fn versions_near_their_limit_are_found_in_head_and_rows() {
         assert!(futures_util::future::join_all(calls).await.iter().all(Result::is_ok));
     }
     assert_eq!(near().await, [("a".to_owned(), WARN + 1_104), ("b".to_owned(), WARN + 2)]);
+    // A rotation is what the metrics advise.
+    for name in ["a", "b"] {
+        session.rotate_key(name, None).await.unwrap();
+    }
+    assert_eq!(near().await, []);
     kms.close().await.unwrap();
 }

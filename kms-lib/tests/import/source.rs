@@ -33,6 +33,13 @@ async fn the_master_secret_is_checked_before_anything_is_written() {
     assert_eq!(refused(&from()).await, ErrorCode::InvalidRootKey);
 }
 
+/// Which of two secrets is meant is not guessed.
+#[test]
+fn a_second_master_secret_is_refused() {
+    let source = ImportSource::parse("older").unwrap().master_secret("a secret");
+    assert_eq!(source.master_secret_file("another").unwrap_err().code(), ErrorCode::InvalidConfiguration);
+}
+
 /// Any version that the original's root key wrapped reveals a wrong secret. The right secret is recognized after any
 /// number of damaged versions.
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,8 @@ use sha2::{Digest, Sha256};
 use super::collation::sort_names;
 use super::ecma_json::{Object, Value};
 use super::mysql_json;
-use super::row::{LegacyRow, quoted, time};
+use super::row::{LegacyRow, time};
+use crate::audit::canonical::quoted;
 
 /// Details with more names than this are tried in their own order only.
 const PERMUTED_NAMES: usize = 3;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::audit::canonical::write_string;
+use crate::audit::canonical::quoted;
 use crate::types::time::Timestamp;
 
 /// A row of the log of Mini KMS on Node, with every field as its source held it.
@@ -115,13 +115,6 @@ impl StoredRow {
         let Format { format } = serde_json::from_str(body).ok()?;
         Some(Self { row, format }).filter(|read| read.body() == body)
     }
-}
-
-/// A text as JSON, as ECMAScript writes it.
-pub(super) fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    write_string(&mut out, text);
-    out
 }
 
 /// The leaf of a stored row in the Merkle tree of its log (RFC 6962, 2.1).

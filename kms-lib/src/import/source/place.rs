@@ -82,7 +82,12 @@ impl ImportSource {
     }
 
     /// Reads the master secret from a file of mode 0600. Trailing line ends are removed.
+    ///
+    /// `InvalidConfiguration` if a master secret was given before, `InvalidRootKey` if the file cannot be used.
     pub fn master_secret_file(self, path: impl AsRef<Path>) -> Result<Self> {
+        if self.root.is_some() {
+            return Err(invalid("the master secret is given twice: give either the secret or a file with it"));
+        }
         let text = read_secret_file(path.as_ref()).map_err(|why| {
             Error::new(ErrorCode::InvalidRootKey, format!("the master secret's {why}")).with_source(why)
         })?;

@@ -156,7 +156,7 @@ pub async fn counted_versions(connection: &mut dyn Connection) -> Result<(HashSe
 }
 
 /// Returns versions whose number of encryptions makes a rotation due, the nearest to their limit first: key, version,
-/// encryptions.
+/// encryptions. Former versions encrypt nothing more; those that the head counts are included.
 pub async fn near_limit(connection: &mut dyn Connection, limit: usize) -> Result<Vec<(KeyId, u32, u64)>> {
     let mut found: BTreeMap<(KeyId, u32), u64> = head::tallies(connection)
         .await?
@@ -167,8 +167,10 @@ pub async fn near_limit(connection: &mut dyn Connection, limit: usize) -> Result
         .collect();
     // A literal number: with a bound value, the partial index would not be used.
     let sql = format!(
-        "SELECT key_id, version, {} FROM version_usage WHERE near_limit = 1 ORDER BY encryptions DESC LIMIT ?",
-        connection.dialect().counter("encryptions")
+        "SELECT u.key_id, u.version, {} FROM version_usage u \
+         JOIN \"keys\" k ON k.id = u.key_id AND k.current_version = u.version \
+         WHERE u.near_limit = 1 ORDER BY u.encryptions DESC LIMIT ?",
+        connection.dialect().counter("u.encryptions")
     );
     connection
         .query(sql.into(), vec![(limit as u64).into()], &mut |row| {
