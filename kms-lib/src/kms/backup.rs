@@ -11,7 +11,7 @@ use super::{head, open};
 use crate::config::Config;
 use crate::ledger::Details;
 use crate::session::{Session, Shared};
-use crate::storage::{StoreFuture, open_file_read_only};
+use crate::storage::{StoreFuture, is_open_file, open_file_read_only};
 use crate::types::attempt::Operation;
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
@@ -129,6 +129,11 @@ pub(super) fn restore<'a>(
         let store = config.store()?;
         let to = store.file()?;
         files::check_is_free(to)?;
+        // Copying it would release SQLite's locks on it.
+        if is_open_file(backup)? {
+            let text = format!("{} is a store that this process has open; make a backup of it", backup.display());
+            return Err(Error::new(ErrorCode::StoreInUse, text));
+        }
         check(backup)?;
         let part = Part::copy(backup, to).await?;
         let (report, inspected) = inspect(config, part.path(), options).await?;

@@ -190,6 +190,8 @@ impl Kms {
     ///
     /// [`Session::backup`] makes backups; [`Session::compare_backup`] shows what restoring one would change.
     ///
+    /// `StoreInUse` if `backup` is a store that this process has open, instead of a backup of it.
+    ///
     /// Cancellation: dropping the future removes what was copied.
     pub async fn restore(config: &Config, backup: impl AsRef<Path>) -> Result<BackupReport> {
         Self::restore_with(config, backup, &BackupOptions::new()).await

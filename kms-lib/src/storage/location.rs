@@ -92,6 +92,18 @@ pub async fn open_file_read_only(path: &Path) -> Result<Arc<dyn Store>> {
     Ok(Arc::new(super::sqlite::SqliteStore::open_read_only(path).await?))
 }
 
+/// Whether this is the file of a SQLite store that this process has open.
+#[cfg(feature = "sqlite")]
+pub fn is_open_file(path: &Path) -> Result<bool> {
+    super::sqlite::is_open(path)
+}
+
+/// Whether this is the file of an open store: never, since this build does not have SQLite.
+#[cfg(not(feature = "sqlite"))]
+pub fn is_open_file(_: &Path) -> Result<bool> {
+    Ok(false)
+}
+
 /// Opens no file: this build does not have SQLite.
 #[cfg(not(feature = "sqlite"))]
 pub async fn open_file_read_only(_: &Path) -> Result<Arc<dyn Store>> {

@@ -24,7 +24,7 @@ pub mod sqlite;
 pub mod tables;
 mod url;
 
-pub use location::{Location, open_file_read_only, redact};
+pub use location::{Location, is_open_file, open_file_read_only, redact};
 #[cfg(feature = "import")]
 pub use mysql::open_source;
 pub use schema::{check_schema, is_current, migrate};

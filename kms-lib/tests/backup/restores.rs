@@ -69,6 +69,20 @@ async fn a_restore_is_compared_before_and_detected_afterwards() {
     Kms::open(config).await.unwrap().close().await.unwrap();
 }
 
+/// Copying the file of an open store would release SQLite's locks on it, whatever name it is copied by.
+#[tokio::test]
+async fn the_file_of_an_open_store_is_not_restored() {
+    let place = Place::new();
+    let (kms, _) = backed_up(&place, &place.config()).await;
+    let link = place.folder.path().join("link.db");
+    std::fs::hard_link(place.file(), &link).unwrap();
+    let to = at(&place, "new.db");
+    assert_eq!(code(Kms::restore(&to, &place.file()).await), ErrorCode::StoreInUse);
+    assert_eq!(code(Kms::restore(&to, &link).await), ErrorCode::StoreInUse);
+    kms.close().await.unwrap();
+    Kms::restore(&to, &link).await.unwrap();
+}
+
 /// A comparison before the restore lists what becomes usable again and what is lost. Afterwards, decrypting with a lost
 /// version fails with an error that says so.
 #[tokio::test]

@@ -102,7 +102,7 @@ pub(super) fn fill(path: &Path, bytes: u64) -> std::io::Result<()> {
 }
 
 /// The identity of a file, independent of its name.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileId(u64, u64);
 
 impl FileId {

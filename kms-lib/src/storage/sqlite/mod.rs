@@ -2,8 +2,8 @@
 
 mod file_system;
 mod files;
-mod fork;
 mod loader;
+mod opened;
 mod reader;
 mod schema;
 mod writer;
@@ -26,8 +26,9 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::workers::run_blocking;
 pub(crate) use files::is_read_only;
 use files::{FileId, create_private, empty, fill, free_space, give_to_owner, unreachable_file};
-use fork::Opened;
 use loader::Loader;
+use opened::Opened;
+pub(crate) use opened::is_open;
 use reader::Reader;
 use schema::Approved;
 use writer::{Abandon, Copying, Writer};
@@ -56,7 +57,7 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the file, and creates it (mode 0600) if none exists. A file that is not a database is left unchanged.
     pub async fn open(path: &Path) -> Result<Self> {
-        let opened = Mutex::new(Some(Opened::here()?));
+        let mut opened = Opened::here()?;
         file_system::check(path)?;
         create_private(path)?;
         // SQLite creates its other files beside the target of a link.
@@ -72,8 +73,9 @@ impl SqliteStore {
             .disable_statement_logging()
             .pragma("query_only", "ON");
         let (readers, long_readers) = (pool(options.clone()), pool(options));
-        let file = Some(FileId::of(path).map_err(|e| unreachable_file(path, e))?);
-        let claim = Mutex::new(None);
+        let file = FileId::of(path).map_err(|e| unreachable_file(path, e))?;
+        opened.note(file);
+        let (claim, opened, file) = (Mutex::new(None), Mutex::new(Some(opened)), Some(file));
         let (path, approved) = (path.to_owned(), Approved::default());
         Ok(Self { path, readers, long_readers, claim, opened, file, approved })
     }
@@ -113,7 +115,9 @@ impl SqliteStore {
     }
 
     fn reading(path: &Path, options: SqliteConnectOptions) -> Result<Self> {
-        let opened = Mutex::new(Some(Opened::here()?));
+        let mut opened = Opened::here()?;
+        opened.note(FileId::of(path).map_err(|e| unreachable_file(path, e))?);
+        let opened = Mutex::new(Some(opened));
         let (readers, long_readers) = (pool(options.clone()), pool(options));
         let (path, claim, approved) = (path.to_owned(), Mutex::new(None), Approved::default());
         Ok(Self { path, readers, long_readers, claim, opened, file: None, approved })
