@@ -102,7 +102,7 @@ impl Caller {
         }
         // The guard is created before the future, so that a signal or an error of the callback drops the future within
         // the runtime.
-        let _runtime = self.engine.enter();
+        let mut runtime = Some(self.engine.enter());
         let (mut future, mut leader) = (pin!(future), Leader::default());
         // The future is polled again before this thread waits for it.
         if matches!(work, Work::Short)
@@ -117,7 +117,11 @@ impl Caller {
                 && told != Some(meter.read())
             {
                 told = Some(meter.read());
-                callback.call1(py, meter.read())?;
+                // The callback may switch to another greenlet of this thread.
+                drop(runtime.take());
+                let called = callback.call1(py, meter.read());
+                drop(runtime.replace(self.engine.enter()));
+                called?;
             }
             if let Some(done) = done {
                 return Ok(finish(py, done?)?.into_bound(py));

@@ -4,25 +4,25 @@
 //! empty queue writes a byte to the socket. No thread of the runtime waits for the GIL, not even while the interpreter
 //! shuts down, and one wakeup delivers all queued messages.
 //!
-//! Short operations have no task: the thread of the loop polls them when they can continue. The result of a task would
-//! take a detour through a thread of the runtime, which has to wake up first.
+//! Short operations have no task while they wait for the ledger: the thread of the loop polls them when it has
+//! answered. The result of a task would take a detour through a thread of the runtime, which has to wake up first.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Wake, Waker};
 
+use pyo3::exceptions::{PyException, PyRuntimeError, PyStopIteration};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
-use crate::errors::Outcome;
-use crate::operation::{Finish, Operation, lost};
+use crate::operation::{Finish, Operation, Polled, lost};
 
 enum Message {
     Done(Finish),
@@ -52,9 +52,28 @@ impl Queue {
 }
 
 /// Asks the loop to poll one operation again.
+#[derive(Default)]
 struct OperationWaker {
-    queue: Arc<Queue>,
-    id: u64,
+    /// The mailbox and the number of the operation. Unknown while it is polled for the first time.
+    place: OnceLock<(Arc<Queue>, u64)>,
+    is_woken: AtomicBool,
+}
+
+impl OperationWaker {
+    /// Posts earlier and later wakes to this mailbox.
+    fn attach(&self, queue: Arc<Queue>, id: u64) {
+        // It is attached only once.
+        let _ = self.place.set((queue, id));
+        self.post();
+    }
+
+    fn post(&self) {
+        if let Some((queue, id)) = self.place.get()
+            && self.is_woken.swap(false, Ordering::SeqCst)
+        {
+            queue.post(*id, Message::Awake);
+        }
+    }
 }
 
 impl Wake for OperationWaker {
@@ -63,14 +82,37 @@ impl Wake for OperationWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.queue.post(self.id, Message::Awake);
+        self.is_woken.store(true, Ordering::SeqCst);
+        self.post();
+    }
+}
+
+/// A callback for progress, and the context (`contextvars`) of the task that gave it.
+struct Callback {
+    function: Py<PyAny>,
+    context: Py<PyAny>,
+}
+
+impl Callback {
+    fn new(py: Python<'_>, function: Py<PyAny>) -> PyResult<Self> {
+        static COPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let context = COPY.import(py, "contextvars", "copy_context")?.call0()?.unbind();
+        Ok(Self { function, context })
+    }
+
+    fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self { function: self.function.clone_ref(py), context: self.context.clone_ref(py) }
+    }
+
+    fn call(&self, py: Python<'_>, done: u64, total: u64) -> PyResult<()> {
+        self.context.call_method1(py, intern!(py, "run"), (&self.function, done, total)).map(drop)
     }
 }
 
 /// A future that waits for a result.
 struct Waiting {
     future: Py<PyAny>,
-    progress: Option<Py<PyAny>>,
+    progress: Option<Callback>,
     /// The operation, if the thread of the loop polls it.
     operation: Option<(Operation, Waker)>,
 }
@@ -87,11 +129,11 @@ struct Mailbox {
 
 #[pymethods]
 impl Mailbox {
-    fn __call__(&self, py: Python<'_>) {
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
         // A forked child that continues in the loop of its parent shares the socket, whose bytes belong to the parent.
         // The queue may be locked by a thread that does not exist in the child.
         if std::process::id() != self.process {
-            return;
+            return Ok(());
         }
         let mut bytes = [0; 64];
         loop {
@@ -102,12 +144,17 @@ impl Mailbox {
             }
         }
         let messages = std::mem::take(&mut *lock(&self.queue.messages));
+        let mut interrupt = Ok(());
         for (id, message) in messages {
-            if let Err(error) = self.deliver(py, id, message) {
-                // The other messages must be delivered nevertheless.
-                error.write_unraisable(py, None);
+            // The other messages must be delivered nevertheless.
+            match self.deliver(py, id, message) {
+                // `KeyboardInterrupt` and `SystemExit` end the loop, as in its own callbacks.
+                Err(error) if !error.is_instance_of::<PyException>(py) && interrupt.is_ok() => interrupt = Err(error),
+                Err(error) => error.write_unraisable(py, None),
+                Ok(()) => {}
             }
         }
+        interrupt
     }
 }
 
@@ -123,7 +170,10 @@ impl Mailbox {
         let (waiting, process) = (Mutex::default(), std::process::id());
         let mailbox = Self { queue, bell: ours, waiting, next: AtomicU64::new(0), process };
         let mailbox = Py::new(py, mailbox)?;
-        event_loop.call_method1(intern!(py, "add_reader"), (number, &mailbox))?;
+        // In an empty context, since that of the running task would be kept, and would be that of all later results.
+        static CONTEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let add = event_loop.getattr(intern!(py, "add_reader"))?;
+        CONTEXT.import(py, "contextvars", "Context")?.call0()?.call_method1("run", (add, number, &mailbox))?;
         Ok(mailbox)
     }
 
@@ -144,10 +194,15 @@ impl Mailbox {
         let Some(Waiting { future, progress, operation: Some((mut operation, waker)) }) = waiting else {
             return Ok(());
         };
-        if let Some(finish) = operation.poll(&waker) {
-            return complete(future.bind(py), finish);
-        }
-        lock(&self.waiting).insert(id, Waiting { future, progress, operation: Some((operation, waker)) });
+        let operation = match operation.poll(&waker) {
+            Polled::Done(finish) => return complete(future.bind(py), finish),
+            Polled::Submitted => Some((operation, waker)),
+            Polled::Elsewhere => {
+                operation.spawn(Reply { queue: Arc::clone(&self.queue), id, sent: false });
+                None
+            }
+        };
+        lock(&self.waiting).insert(id, Waiting { future, progress, operation });
         Ok(())
     }
 
@@ -159,8 +214,12 @@ impl Mailbox {
         let Some((callback, future)) = told else { return Ok(()) };
         let future = future.bind(py);
         if !is_done(future)?
-            && let Err(error) = callback.call1(py, (done, total))
+            && let Err(error) = callback.call(py, done, total)
         {
+            // A future cannot raise `StopIteration`.
+            let is_accepted = !error.is_instance_of::<PyStopIteration>(py);
+            let error =
+                if is_accepted { error } else { PyRuntimeError::new_err("a progress callback raised StopIteration") };
             future.call_method1(intern!(py, "set_exception"), (error.into_value(py),))?;
         }
         Ok(())
@@ -190,7 +249,8 @@ fn complete(future: &Bound<'_, PyAny>, finish: Finish) -> PyResult<()> {
 
 /// A mailbox that this thread has created.
 struct Known {
-    event_loop: Py<PyAny>,
+    /// Weak: a program may forget a loop without closing it.
+    event_loop: Py<PyWeakrefReference>,
     /// Weak: a closed loop drops its mailbox, and the mailbox the operations that nobody will poll any more.
     mailbox: Py<PyWeakrefReference>,
     process: u32,
@@ -207,7 +267,9 @@ fn current(py: Python<'_>) -> PyResult<(Py<Mailbox>, Bound<'_, PyAny>)> {
     let event_loop = RUNNING.import(py, "asyncio", "get_running_loop")?.call0()?;
     let process = std::process::id();
     let known = MAILBOXES.with_borrow(|all| {
-        let same = |known: &&Known| known.process == process && known.event_loop.is(&event_loop);
+        let same = |known: &&Known| {
+            known.process == process && known.event_loop.bind(py).upgrade().is_some_and(|its| its.is(&event_loop))
+        };
         all.iter().find(same).and_then(|known| known.mailbox.bind(py).upgrade())
     });
     if let Some(mailbox) = known {
@@ -216,32 +278,38 @@ fn current(py: Python<'_>) -> PyResult<(Py<Mailbox>, Bound<'_, PyAny>)> {
     let mailbox = Mailbox::new(&event_loop)?;
     let others = MAILBOXES.take();
     let is_alive = |known: &Known| {
-        let closed =
-            known.event_loop.bind(py).call_method0(intern!(py, "is_closed")).and_then(|it| it.extract::<bool>());
+        let Some(event_loop) = known.event_loop.bind(py).upgrade() else { return false };
+        let closed = event_loop.call_method0(intern!(py, "is_closed")).and_then(|it| it.extract::<bool>());
         known.process == process && !closed.unwrap_or(true)
     };
     let mut alive: Vec<Known> = others.into_iter().filter(is_alive).collect();
     let weak = PyWeakrefReference::new(mailbox.bind(py))?.unbind();
-    alive.push(Known { event_loop: event_loop.clone().unbind(), mailbox: weak, process });
+    let weak_loop = PyWeakrefReference::new(&event_loop)?.unbind();
+    alive.push(Known { event_loop: weak_loop, mailbox: weak, process });
     MAILBOXES.set(alive);
     Ok((mailbox, event_loop))
 }
 
 /// Runs a short operation. Returns its result, or a future of the running loop if it has to wait.
 pub fn run(py: Python<'_>, mut operation: Operation) -> PyResult<Bound<'_, PyAny>> {
-    // It is polled again before anybody waits for it. Most operations of a service with `audit_ack="queued"` are ready.
-    if let Some(finish) = operation.poll(Waker::noop()) {
-        return Ok(finish(py)?.into_bound(py));
+    let woken = Arc::new(OperationWaker::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let polled = match operation.poll(&waker) {
+        // Most operations of a service with `audit_ack="queued"`.
+        Polled::Done(finish) => return Ok(finish(py)?.into_bound(py)),
+        polled => polled,
+    };
+    if matches!(polled, Polled::Elsewhere) {
+        let (future, reply) = Reply::new(py, None)?;
+        operation.spawn(reply);
+        return Ok(future);
     }
     let (mailbox, event_loop) = current(py)?;
     let future = event_loop.call_method0(intern!(py, "create_future"))?;
     let mailbox = mailbox.get();
     let id = mailbox.next.fetch_add(1, Ordering::Relaxed);
-    let waker = Waker::from(Arc::new(OperationWaker { queue: Arc::clone(&mailbox.queue), id }));
-    if let Some(finish) = operation.poll(&waker) {
-        return Ok(finish(py)?.into_bound(py));
-    }
     // This is the thread of the loop, so no message is delivered before the operation is among those that wait.
+    woken.attach(Arc::clone(&mailbox.queue), id);
     let waiting = Waiting { future: future.clone().unbind(), progress: None, operation: Some((operation, waker)) };
     lock(&mailbox.waiting).insert(id, waiting);
     Ok(future)
@@ -257,7 +325,8 @@ pub struct Reply {
 
 impl Reply {
     /// Creates a future of the running loop, and the place for its result.
-    pub fn new(py: Python<'_>, progress: Option<Py<PyAny>>) -> Outcome<(Bound<'_, PyAny>, Self)> {
+    pub fn new(py: Python<'_>, progress: Option<Py<PyAny>>) -> PyResult<(Bound<'_, PyAny>, Self)> {
+        let progress = progress.map(|function| Callback::new(py, function)).transpose()?;
         let (mailbox, event_loop) = current(py)?;
         let future = event_loop.call_method0(intern!(py, "create_future"))?;
         let mailbox = mailbox.get();

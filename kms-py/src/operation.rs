@@ -1,4 +1,7 @@
-//! Operations that the thread of an event loop polls.
+//! Operations that the thread of an event loop polls while they wait for the ledger.
+//!
+//! A loop may be blocked or stopped for any time. So an operation that waits for something else, such as a lock or a
+//! connection that it may be given before others, continues as a task of the runtime.
 
 use std::future::Future;
 use std::mem::forget;
@@ -13,6 +16,7 @@ use pyo3::prelude::*;
 
 use crate::engine::Engine;
 use crate::errors::raised;
+use crate::mailbox::Reply;
 
 /// Creates the Python object for a result, on the thread of the loop.
 pub type Finish = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
@@ -24,6 +28,16 @@ pub fn lost(py: Python<'_>) -> PyResult<Py<PyAny>> {
 }
 
 type Boxed = Pin<Box<dyn Future<Output = Finish> + Send>>;
+
+/// The state of an operation after it was polled.
+pub enum Polled {
+    /// It is complete.
+    Done(Finish),
+    /// It waits for the ledger, and wakes the waker.
+    Submitted,
+    /// It waits for something else, and must be spawned.
+    Elsewhere,
+}
 
 /// A short operation of an asynchronous caller. It is dropped within its runtime.
 pub struct Operation {
@@ -39,15 +53,28 @@ impl Operation {
     }
 
     /// Polls the operation once. The ledger's thread writes what it submits. After a result, this is not called again.
-    pub fn poll(&mut self, waker: &Waker) -> Option<Finish> {
+    pub fn poll(&mut self, waker: &Waker) -> Polled {
         let _runtime = self.engine.enter();
-        let future = self.future.as_mut()?;
-        let poll = || self.engine.poll(future.as_mut(), &mut Leader::default(), waker);
+        let Some(future) = self.future.as_mut() else { return Polled::Done(Box::new(lost)) };
+        let mut leader = Leader::default();
+        let poll = AssertUnwindSafe(|| self.engine.poll(future.as_mut(), &mut leader, waker));
         // A panic must not end the delivery of other results.
-        catch_unwind(AssertUnwindSafe(poll)).unwrap_or_else(|_| {
+        let done = catch_unwind(poll).unwrap_or_else(|_| {
             self.future = None;
             Some(Box::new(lost))
-        })
+        });
+        match done {
+            Some(finish) => Polled::Done(finish),
+            None if leader.has_offer() => Polled::Submitted,
+            None => Polled::Elsewhere,
+        }
+    }
+
+    /// Continues the operation as a task of the runtime, which sends the result.
+    pub fn spawn(mut self, reply: Reply) {
+        let Some(future) = self.future.take() else { return };
+        // If the task panics, the reply is dropped, and its caller gets an error.
+        self.engine.spawn(async move { reply.send(future.await) });
     }
 }
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Literal
+from typing import Any, Literal, TypeVarTuple
 
 import mini_kms
 import pytest
@@ -302,3 +304,147 @@ def test_loops_leave_no_descriptors_behind(url: str) -> None:
         asyncio.run(kms.close())
     """
     run(source, url)
+
+
+def leave_pending(begin: Callable[[], Coroutine[Any, Any, Any]], count: int) -> asyncio.AbstractEventLoop:
+    """Begins operations on a loop that then stops. It is not closed."""
+    stopped = asyncio.new_event_loop()
+
+    async def start() -> list[asyncio.Task[Any]]:
+        tasks = [asyncio.ensure_future(begin()) for _ in range(count)]
+        await asyncio.sleep(0)
+        return tasks
+
+    stopped.run_until_complete(start())
+    return stopped
+
+
+def end(stopped: asyncio.AbstractEventLoop) -> None:
+    pending = asyncio.all_tasks(stopped)
+    stopped.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+    stopped.close()
+
+
+def test_a_stopped_loop_keeps_nothing_from_others(url: str) -> None:
+    async def use(kms: AsyncKms, session: AsyncSession) -> None:
+        async with asyncio.timeout(20):
+            await session.list_keys()
+            await session.rotate_key("users")
+            assert (await session.verify_audit()).ok
+            await kms.run_scheduler()
+            with pytest.raises(mini_kms.KeyNotFound):
+                await session.encrypt("another unknown key", b"x")
+
+    kms = asyncio.run(AsyncKms.open(url, root_key=ROOT_KEY))
+    alice = kms.session("alice", "admin")
+    asyncio.run(alice.create_key("users"))
+    # An unknown key may have been created by another node, so each of these reads the store, in turns.
+    stopped = leave_pending(lambda: alice.encrypt("unknown", b"x"), 20)
+    asyncio.run(use(kms, alice))
+    end(stopped)
+    asyncio.run(kms.close())
+
+
+def test_a_stopped_loop_keeps_no_turn_to_load_keys(url: str) -> None:
+    async def create(names: list[str]) -> None:
+        async with await AsyncKms.open(url, root_key=ROOT_KEY) as kms:
+            for name in names:
+                await kms.session("alice", "admin").create_key(name)
+
+    async def use(session: AsyncSession) -> None:
+        async with asyncio.timeout(20):
+            await session.encrypt("last", b"x")
+
+    asyncio.run(create([*map(str, range(80)), "last"]))
+    kms = asyncio.run(AsyncKms.open(url, root_key=ROOT_KEY))
+    alice, names = kms.session("alice", "admin"), map(str, range(80))
+    stopped = leave_pending(lambda: alice.encrypt(next(names), b"x"), 80)
+    asyncio.run(use(alice))
+    end(stopped)
+    asyncio.run(kms.close())
+
+
+Arguments = TypeVarTuple("Arguments")
+
+
+class Interrupted(asyncio.SelectorEventLoop):
+    """A loop in which a signal arrives while a future is completed."""
+
+    is_armed = False
+
+    def call_soon(
+        self, callback: Callable[[*Arguments], object], *args: *Arguments, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        if self.is_armed:
+            self.is_armed = False
+            raise KeyboardInterrupt
+        return super().call_soon(callback, *args, context=context)
+
+
+def test_an_interrupt_during_a_delivery_ends_the_loop(url: str) -> None:
+    kms = asyncio.run(AsyncKms.open(url, root_key=ROOT_KEY))
+    alice = kms.session("alice", "admin")
+    asyncio.run(alice.create_key("users"))
+    loop = Interrupted()
+
+    async def main() -> None:
+        pending = asyncio.ensure_future(alice.encrypt("users", b"x"))
+        await asyncio.sleep(0)
+        loop.is_armed = True
+        await pending
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(asyncio.wait_for(main(), 20))
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    asyncio.run(kms.close())
+
+
+def test_progress_is_reported_in_the_context_of_the_caller(url: str) -> None:
+    request: contextvars.ContextVar[int] = contextvars.ContextVar("request")
+
+    async def use(alice: AsyncSession) -> None:
+        seen: list[tuple[int, int]] = []
+
+        async def verify(number: int) -> None:
+            request.set(number)
+            await alice.verify_audit(progress=lambda _done, _total: seen.append((number, request.get())))
+
+        for number in range(3):
+            await asyncio.create_task(verify(number))
+        assert {number for number, _ in seen} == {0, 1, 2}
+        assert all(number == found for number, found in seen)
+
+    drive(asyncio.new_event_loop, url, use)
+
+
+def test_any_exception_of_a_callback_reaches_the_caller(url: str) -> None:
+    async def use(alice: AsyncSession) -> None:
+        for error, expected in [(ValueError("x"), ValueError), (StopIteration(), RuntimeError)]:
+
+            def raising(_done: int, _total: int, error: Exception = error) -> None:
+                raise error
+
+            with pytest.raises(expected):
+                await alice.verify_audit(progress=raising)
+
+    drive(asyncio.new_event_loop, url, use)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_loop_that_is_forgotten_is_freed(url: str) -> None:
+    kms = asyncio.run(AsyncKms.open(url, root_key=ROOT_KEY))
+    alice = kms.session("alice", "admin")
+    asyncio.run(alice.create_key("users"))
+
+    def forgotten() -> weakref.ref[asyncio.AbstractEventLoop]:
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(alice.encrypt("users", b"x"))
+        return weakref.ref(loop)
+
+    left = [forgotten() for _ in range(10)]
+    gc.collect()
+    assert [loop() for loop in left] == [None] * 10
+    asyncio.run(kms.close())

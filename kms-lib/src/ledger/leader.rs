@@ -307,6 +307,12 @@ impl Leader {
         }
     }
 
+    /// Whether the operation that was polled last has submitted something. If it is pending, it then waits only for the
+    /// ledger, and holds nothing that others wait for.
+    pub fn has_offer(&self) -> bool {
+        self.offered.is_some()
+    }
+
     /// Leaves everything that is not written yet to the ledger's thread.
     pub fn leave(&mut self) {
         self.lead = None;
