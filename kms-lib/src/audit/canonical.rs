@@ -86,7 +86,7 @@ pub fn write_string(out: &mut String, text: &str) {
 }
 
 /// A text as JSON, in quotes.
-pub fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut json = String::with_capacity(text.len() + 2);
     write_string(&mut json, text);
     json
