@@ -198,7 +198,8 @@ impl Mailbox {
             Polled::Done(finish) => return complete(future.bind(py), finish),
             Polled::Submitted => Some((operation, waker)),
             Polled::Elsewhere => {
-                operation.spawn(Reply { queue: Arc::clone(&self.queue), id, sent: false });
+                let reply = Reply { queue: Arc::clone(&self.queue), id, sent: false };
+                operation.spawn(move |finish| reply.send(finish));
                 None
             }
         };
@@ -301,7 +302,7 @@ pub fn run(py: Python<'_>, mut operation: Operation) -> PyResult<Bound<'_, PyAny
     };
     if matches!(polled, Polled::Elsewhere) {
         let (future, reply) = Reply::new(py, None)?;
-        operation.spawn(reply);
+        operation.spawn(move |finish| reply.send(finish));
         return Ok(future);
     }
     let (mailbox, event_loop) = current(py)?;

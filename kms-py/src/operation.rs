@@ -16,7 +16,6 @@ use pyo3::prelude::*;
 
 use crate::engine::Engine;
 use crate::errors::raised;
-use crate::mailbox::Reply;
 
 /// Creates the Python object for a result, on the thread of the loop.
 pub type Finish = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
@@ -70,11 +69,12 @@ impl Operation {
         }
     }
 
-    /// Continues the operation as a task of the runtime, which sends the result.
-    pub fn spawn(mut self, reply: Reply) {
-        let Some(future) = self.future.take() else { return };
-        // If the task panics, the reply is dropped, and its caller gets an error.
-        self.engine.spawn(async move { reply.send(future.await) });
+    /// Continues the operation as a task of the runtime, which passes the result to `send`, or drops `send` if it
+    /// panics.
+    pub fn spawn(mut self, send: impl FnOnce(Finish) + Send + 'static) {
+        if let Some(future) = self.future.take() {
+            self.engine.spawn(async move { send(future.await) });
+        }
     }
 }
 
