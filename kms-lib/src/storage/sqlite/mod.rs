@@ -115,9 +115,7 @@ impl SqliteStore {
     }
 
     fn reading(path: &Path, options: SqliteConnectOptions) -> Result<Self> {
-        let mut opened = Opened::here()?;
-        opened.note(FileId::of(path).map_err(|e| unreachable_file(path, e))?);
-        let opened = Mutex::new(Some(opened));
+        let opened = Mutex::new(Some(Opened::here()?));
         let (readers, long_readers) = (pool(options.clone()), pool(options));
         let (path, claim, approved) = (path.to_owned(), Mutex::new(None), Approved::default());
         Ok(Self { path, readers, long_readers, claim, opened, file: None, approved })

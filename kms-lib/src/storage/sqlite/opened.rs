@@ -16,8 +16,8 @@ use crate::types::error::{Error, ErrorCode, Result};
 /// which a fork in another thread could leave locked permanently.
 static OPEN: AtomicU64 = AtomicU64::new(0);
 
-/// The files of these stores. Locked only while a store is counted as open: a process that is forked meanwhile cannot
-/// get here.
+/// The files of the stores that may be written. Locked only while a store is counted as open: a process that is forked
+/// meanwhile cannot get here.
 static FILES: Mutex<Vec<FileId>> = Mutex::new(Vec::new());
 
 /// A store that is open in this process until this value is dropped.
@@ -38,7 +38,7 @@ impl Opened {
         Ok(Self(None))
     }
 
-    /// Notes the file of the store.
+    /// Notes the file of a store that may be written. A backup is only read, and needs no locks.
     pub fn note(&mut self, file: FileId) {
         files().push(file);
         self.0 = Some(file);
@@ -65,7 +65,7 @@ fn files() -> MutexGuard<'static, Vec<FileId>> {
     FILES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether this is the file of a store that is open in this process. `UsedAfterFork` if a parent process left stores
+/// Whether this is the file of a store that this process has open and may write. `UsedAfterFork` if a parent process left stores
 /// open here.
 pub(crate) fn is_open(path: &Path) -> Result<bool> {
     let _counted = Opened::here()?;
