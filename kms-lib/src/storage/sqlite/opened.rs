@@ -65,8 +65,8 @@ fn files() -> MutexGuard<'static, Vec<FileId>> {
     FILES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether this is the file of a store that this process has open and may write. `UsedAfterFork` if a parent process left stores
-/// open here.
+/// Whether this is the file of a store that this process has open and may write. `UsedAfterFork` if a parent process
+/// left stores open here.
 pub(crate) fn is_open(path: &Path) -> Result<bool> {
     let _counted = Opened::here()?;
     // Locks on other platforms belong to the descriptor, not to the process.
