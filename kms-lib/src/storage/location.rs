@@ -92,7 +92,13 @@ pub async fn open_file_read_only(path: &Path) -> Result<Arc<dyn Store>> {
     Ok(Arc::new(super::sqlite::SqliteStore::open_read_only(path).await?))
 }
 
-/// Whether this is the file of a SQLite store that this process has open.
+/// Opens no file: this build does not have SQLite.
+#[cfg(not(feature = "sqlite"))]
+pub async fn open_file_read_only(_: &Path) -> Result<Arc<dyn Store>> {
+    Err(unsupported())
+}
+
+/// Whether this is the file of a SQLite store that this process has open and may write.
 #[cfg(feature = "sqlite")]
 pub fn is_open_file(path: &Path) -> Result<bool> {
     super::sqlite::is_open(path)
@@ -102,12 +108,6 @@ pub fn is_open_file(path: &Path) -> Result<bool> {
 #[cfg(not(feature = "sqlite"))]
 pub fn is_open_file(_: &Path) -> Result<bool> {
     Ok(false)
-}
-
-/// Opens no file: this build does not have SQLite.
-#[cfg(not(feature = "sqlite"))]
-pub async fn open_file_read_only(_: &Path) -> Result<Arc<dyn Store>> {
-    Err(unsupported())
 }
 
 fn unsupported() -> Error {
