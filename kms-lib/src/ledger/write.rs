@@ -185,7 +185,8 @@ impl Writer {
         let keeps = !is_kept && passes(CHECKPOINT_EVERY);
         let indexed = base.head.indexed;
         if !is_full {
-            plan.head.indexed = audit::indexed_after(indexed, base.head.seq, plan.head.seq);
+            let dialect = connection.dialect();
+            plan.head.indexed = audit::indexed_after(dialect, indexed, base.head.seq, plan.head.seq);
         }
         let counted = match counting.count(connection, plan).await? {
             Ok(counted) => counted,

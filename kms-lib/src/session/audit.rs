@@ -139,7 +139,7 @@ impl Session {
         self.shared.ledger.seen().check_writable()?;
         connection.check_schema_change().await?;
         let last = audit::last_seq(connection.as_mut()).await?;
-        let indexed = indexed(connection.as_mut()).await?;
+        let indexed = indexed(connection.as_mut(), last).await?;
         let within = (query.since, query.until);
         let Some(ranges) = set_backs::ranges(&self.shared, connection.as_mut(), within, last).await? else {
             // The next page continues at the same place.
@@ -282,8 +282,12 @@ impl Session {
     }
 }
 
-/// The number of records that the indexes have, according to the head: records that an attacker appended do not count.
-async fn indexed(connection: &mut dyn Connection) -> Result<u64> {
+/// The number of records that the indexes have: all of them where the engine keeps them, and otherwise as the head says:
+/// records that an attacker appended do not count.
+async fn indexed(connection: &mut dyn Connection, last: u64) -> Result<u64> {
+    if connection.dialect().keeps_log_indexes {
+        return Ok(last);
+    }
     Ok(head::read(connection).await?.map_or(0, |head| head.indexed))
 }
 
@@ -310,7 +314,7 @@ async fn hold_against_table(
     let damaged = |seq: u64| {
         Err(Error::new(
             ErrorCode::StoreCorrupt,
-            format!("an index of the log lacks record {seq}; verify the log, then rebuild the index"),
+            format!("an index of the log lacks record {seq}; find the cause, then rebuild the index"),
         ))
     };
     let is_beyond = |seq: u64, end: u64| if selection.ascending { seq > end } else { seq < end };

@@ -27,8 +27,10 @@ pub struct Dialect {
     pub count_up: &'static str,
     /// The functions for the smaller and the larger of two numbers.
     pub least_greatest: (&'static str, &'static str),
-    /// The end of `INSERT ... SELECT` into an index of the log that leaves out rows which exist.
-    pub or_nothing: &'static str,
+    /// Whether the indexes of the log are indexes of the engine. If not, they are tables of our own: an index of the
+    /// engine costs every commit a page in SQLite, and servers add rows to tables several times more slowly than to
+    /// their indexes.
+    pub keeps_log_indexes: bool,
     /// The end of a `SELECT` that locks the row for this transaction; empty where the transaction locks automatically.
     pub lock_row: &'static str,
     /// An expression for the database's own clock, in microseconds since 1970; `NULL` where that is this machine's
@@ -86,7 +88,7 @@ pub static SQLITE: Dialect = Dialect {
     blob_literal: ("x'", "'"),
     count_up: "ON CONFLICT (hour, action, status) DO UPDATE SET count = {count} + excluded.count",
     least_greatest: ("MIN", "MAX"),
-    or_nothing: "ON CONFLICT DO NOTHING",
+    keeps_log_indexes: false,
     lock_row: "",
     now: "NULL",
     clustered: " WITHOUT ROWID",
@@ -111,7 +113,7 @@ pub static POSTGRES: Dialect = Dialect {
     blob_literal: ("'\\x", "'::bytea"),
     count_up: "ON CONFLICT (hour, action, status) DO UPDATE SET count = {count} + excluded.count",
     least_greatest: ("LEAST", "GREATEST"),
-    or_nothing: "ON CONFLICT DO NOTHING",
+    keeps_log_indexes: true,
     lock_row: " FOR UPDATE",
     now: "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
     clustered: "",
@@ -139,7 +141,7 @@ pub static MYSQL: Dialect = Dialect {
     blob_literal: ("x'", "'"),
     count_up: "ON DUPLICATE KEY UPDATE count = {count} + VALUES(count)",
     least_greatest: ("LEAST", "GREATEST"),
-    or_nothing: "ON DUPLICATE KEY UPDATE seq = VALUES(seq)",
+    keeps_log_indexes: true,
     lock_row: " FOR UPDATE",
     now: "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
     clustered: "",

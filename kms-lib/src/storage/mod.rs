@@ -173,6 +173,11 @@ pub trait Connection: Send + Sync {
     fn lock_setup(&mut self) -> StoreFuture<'_, ()>;
     /// Releases the setup lock.
     fn unlock_setup(&mut self) -> StoreFuture<'_, ()>;
+    /// Lets the statements of the current transaction take as long as the migration of a large store needs: up to an
+    /// hour each.
+    fn allow_long_statements(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
     /// Begins a writing transaction. Waits for other writers, for seconds at most.
     fn begin_write(&mut self) -> StoreFuture<'_, ()>;
     /// Begins a writing transaction and calls `each` with the rows of its first statement, which has no values, in one

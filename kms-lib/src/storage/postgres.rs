@@ -123,6 +123,7 @@ impl Engine for Postgres {
     // "mini-kms" as a number. The lock belongs to the database, and ends with the session.
     const LOCK_SETUP: &'static str = "SELECT CAST(1 AS BIGINT) FROM pg_advisory_lock(7883954206563397491)";
     const UNLOCK_SETUP: &'static str = "SELECT pg_advisory_unlock(7883954206563397491)";
+    const NO_TIME_LIMIT: Option<&'static str> = Some("SET LOCAL statement_timeout = 0");
     const IS_WRITABLE: &'static str = "SELECT CAST(CASE WHEN pg_is_in_recovery() \
         OR current_setting('transaction_read_only') = 'on' THEN 0 ELSE 1 END AS BIGINT)";
 

@@ -1,10 +1,40 @@
 //! The schema and its versions. Migrations run at opening, each in one transaction, and are never edited after release.
 
+use super::dialect::Dialect;
 use super::{Connection, Value, corrupt};
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// Names are quoted where an engine reserves them (`keys` in MySQL).
-pub(super) const MIGRATIONS: &[&[&str]] = &[FIRST, &["ALTER TABLE idempotency ADD COLUMN answer {text}"]];
+/// The migrations of every engine: the statements of each. Names are quoted where an engine reserves them (`keys` in
+/// MySQL).
+const COMMON: [&[&str]; 2] = [FIRST, &["ALTER TABLE idempotency ADD COLUMN answer {text}"]];
+
+/// The further migration of engines that keep the indexes of the log themselves, where a schema change can be rolled
+/// back: what may fail because of another transaction comes before what takes long. The operator may have created the
+/// indexes beforehand.
+const LOG_INDEXES: &[&str] = &[
+    "DROP TABLE IF EXISTS audit_keys",
+    "DROP TABLE IF EXISTS audit_actors",
+    "CREATE INDEX IF NOT EXISTS audit_logs_key_id ON audit_logs (key_id, seq)",
+    "CREATE INDEX IF NOT EXISTS audit_logs_actor ON audit_logs (actor, seq)",
+];
+/// The same where it cannot be rolled back: an interrupted migration leaves what the former schema needs.
+const LOG_INDEXES_STEPWISE: &[&str] = &[
+    "CREATE INDEX audit_logs_key_id ON audit_logs (key_id, seq)",
+    "CREATE INDEX audit_logs_actor ON audit_logs (actor, seq)",
+    "DROP TABLE IF EXISTS audit_keys",
+    "DROP TABLE IF EXISTS audit_actors",
+];
+
+/// The migrations of an engine, in order: the statements of each.
+pub(super) fn migrations(dialect: &Dialect) -> Vec<&'static [&'static str]> {
+    let further = if dialect.schema_rolls_back { LOG_INDEXES } else { LOG_INDEXES_STEPWISE };
+    COMMON.into_iter().chain(dialect.keeps_log_indexes.then_some(further)).collect()
+}
+
+/// The newest version of the schema.
+pub(super) fn newest(dialect: &Dialect) -> usize {
+    migrations(dialect).len()
+}
 
 /// Creates the table that holds the schema's version.
 pub(super) const VERSION_TABLE: &str = "CREATE TABLE IF NOT EXISTS kms_schema (version BIGINT NOT NULL PRIMARY KEY)";
@@ -93,17 +123,19 @@ const FIRST: &[&str] = &[
     "CREATE TABLE meta (name {short_text} NOT NULL PRIMARY KEY, value {text} NOT NULL)",
 ];
 
-/// The names of the tables above, to recognize foreign tables with the same names.
+/// The names of the tables of every engine.
 const TABLES: &str = "'keys', 'key_versions', 'version_usage', 'grants', 'credentials', 'quarantine', 'audit_logs', \
-                      'audit_keys', 'audit_actors', 'audit_head', 'audit_checkpoints', 'usage_hourly', 'root_keys', \
-                      'wrappings', 'service_keys', 'idempotency', 'meta', 'legacy_rows', 'legacy_logs'";
+                      'audit_head', 'audit_checkpoints', 'usage_hourly', 'root_keys', 'wrappings', 'service_keys', \
+                      'idempotency', 'meta', 'legacy_rows', 'legacy_logs'";
+/// The names of the tables that are indexes of the log, where the engine does not keep these.
+const INDEX_TABLES: &str = ", 'audit_keys', 'audit_actors'";
 
 /// Upgrades the store to the current schema. A store with a newer schema is left unchanged: `SchemaTooNew`. A database
 /// with foreign tables of these names is refused. Must be called under the setup lock.
 pub async fn migrate(connection: &mut dyn Connection) -> Result<()> {
-    let newest = MIGRATIONS.len();
+    let newest = newest(connection.dialect());
     // In this order, since another node that is creating the schema starts with the version table.
-    let has_tables = count_tables(connection, TABLES).await? > 0;
+    let has_tables = count_tables(connection, &format!("{TABLES}{INDEX_TABLES}")).await? > 0;
     let is_ours = count_tables(connection, "'kms_schema'").await? > 0;
     if has_tables && !is_ours {
         return Err(corrupt(
@@ -113,7 +145,7 @@ pub async fn migrate(connection: &mut dyn Connection) -> Result<()> {
     }
     let present = if is_ours { stored_version(connection).await? } else { 0 };
     if present > newest {
-        return Err(too_new(present));
+        return Err(too_new(present, newest));
     }
     if present == newest {
         return Ok(());
@@ -122,7 +154,8 @@ pub async fn migrate(connection: &mut dyn Connection) -> Result<()> {
     match upgrade(connection).await {
         Ok(()) => connection.commit().await,
         Err(error) => {
-            connection.rollback().await?;
+            // If the rollback fails as well, the connection is lost, and the server rolls back.
+            let _ = connection.rollback().await;
             Err(error)
         }
     }
@@ -130,10 +163,13 @@ pub async fn migrate(connection: &mut dyn Connection) -> Result<()> {
 
 /// Whether the store has the current schema. `StoreCorrupt` if its version is current but tables are missing.
 pub async fn is_current(connection: &mut dyn Connection) -> Result<bool> {
-    if count_tables(connection, "'kms_schema'").await? == 0 || stored_version(connection).await? != MIGRATIONS.len() {
+    let dialect = connection.dialect();
+    let newest = newest(dialect);
+    if count_tables(connection, "'kms_schema'").await? == 0 || stored_version(connection).await? != newest {
         return Ok(false);
     }
-    let (found, expected) = (count_tables(connection, TABLES).await?, TABLES.split(',').count());
+    let tables = format!("{TABLES}{}", if dialect.keeps_log_indexes { "" } else { INDEX_TABLES });
+    let (found, expected) = (count_tables(connection, &tables).await?, tables.split(',').count());
     if usize::try_from(found).is_ok_and(|found| found < expected) {
         return Err(corrupt(format!("the store has {found} of its {expected} tables; restore a backup")));
     }
@@ -168,17 +204,21 @@ pub(super) async fn stored_version(connection: &mut dyn Connection) -> Result<us
 }
 
 async fn upgrade(connection: &mut dyn Connection) -> Result<()> {
-    let newest = MIGRATIONS.len();
+    let migrations = migrations(connection.dialect());
+    let newest = migrations.len();
     connection.execute(VERSION_TABLE.into(), vec![]).await?;
     // Read again: another process may have created the schema while this one waited for the lock.
     let present = stored_version(connection).await?;
     if present > newest {
-        return Err(too_new(present));
+        return Err(too_new(present, newest));
     }
     if present == newest {
         return Ok(());
     }
-    for statements in &MIGRATIONS[present..] {
+    if present > 0 {
+        connection.allow_long_statements().await?;
+    }
+    for statements in &migrations[present..] {
         for statement in *statements {
             let text = connection.dialect().ddl(statement);
             make(connection, text.into(), vec![]).await?;
@@ -190,7 +230,7 @@ async fn upgrade(connection: &mut dyn Connection) -> Result<()> {
     Ok(())
 }
 
-/// Executes a statement that creates something. Where such statements cannot be rolled back, another node or an earlier
+/// Executes a statement of a migration. Where such statements cannot be rolled back, another node or an earlier
 /// attempt may have created it already.
 async fn make(connection: &mut dyn Connection, sql: super::Sql, values: Vec<Value>) -> Result<()> {
     match connection.execute(sql, values).await {
@@ -204,15 +244,15 @@ async fn make(connection: &mut dyn Connection, sql: super::Sql, values: Vec<Valu
 pub async fn check_schema(connection: &mut dyn Connection) -> Result<()> {
     let present =
         if count_tables(connection, "'kms_schema'").await? > 0 { stored_version(connection).await? } else { 0 };
+    let newest = newest(connection.dialect());
     match present {
         0 => Err(corrupt("the file is a database, but not a store of this service; check its path")),
-        version if version > MIGRATIONS.len() => Err(too_new(version)),
+        version if version > newest => Err(too_new(version, newest)),
         _ => Ok(()),
     }
 }
 
-fn too_new(version: usize) -> Error {
-    let newest = MIGRATIONS.len();
+fn too_new(version: usize, newest: usize) -> Error {
     let text = format!(
         "the store has schema version {version}, and this software supports up to {newest}; use newer software"
     );

@@ -24,13 +24,16 @@ const STATEMENT_WAIT: Duration = Duration::from_secs(20);
 /// The time limit of a statement while the store is set up. On a cluster, a statement that changes the schema waits
 /// until every member has executed all earlier such statements, and reads wait for them too.
 const SETUP_STATEMENT_WAIT: Duration = Duration::from_secs(120);
+/// The time limit of a statement that migrates a store: it may create an index over the whole log.
+const MIGRATION_STATEMENT_WAIT: Duration = Duration::from_secs(3_600);
 /// The time limit of waiting for the setup lock.
 const SETUP_WAIT: Duration = Duration::from_secs(120);
 /// The number of reading connections.
 const READERS: usize = 8;
-/// Statements with more values than this are prepared and bound; others are sent as text, together.
+/// Statements with more values than this are prepared and bound; others that follow each other are sent as text,
+/// together.
 const TEXT_VALUES: usize = 64;
-/// Statements with more bytes of values than this are prepared and bound, too. Text is sent once it is longer.
+/// The approximate maximum number of bytes of statements that are sent as text, together.
 const TEXT_BYTES: usize = 64 * 1024;
 /// The time that closing waits for connections that are reading.
 const CLOSE_WAIT: Duration = Duration::from_secs(10);
@@ -51,6 +54,8 @@ pub(super) trait Engine: Database<Connection: Sync> {
     const LOCK_SETUP: &'static str;
     /// Releases the setup lock.
     const UNLOCK_SETUP: &'static str;
+    /// Ends the server's own time limit for the statements of the current transaction, if it has one.
+    const NO_TIME_LIMIT: Option<&'static str> = None;
     /// Returns one row whose only value is 1 if the server accepts writes.
     const IS_WRITABLE: &'static str;
     /// A query of the largest message in bytes that the server accepts, if there is a limit.
@@ -330,12 +335,17 @@ impl<E: Engine> Held<E> {
         self.bounded(|connection| E::run(connection, sql)).await
     }
 
-    /// Executes the statements of this text, if there are any, and empties it.
-    async fn flush(&mut self, text: &mut String) -> Result<Vec<u64>> {
-        if text.is_empty() {
-            return Ok(Vec::new());
+    /// Executes these statements in one message: several as text, and one alone prepared, so that the server need not
+    /// parse and plan it again.
+    async fn send(&mut self, mut statements: Vec<Statement>) -> Result<Vec<u64>> {
+        if statements.len() < 2 {
+            let Some(Statement { sql, values }) = statements.pop() else { return Ok(Vec::new()) };
+            return Ok(vec![self.execute(sql, values).await?]);
         }
-        let text = std::mem::take(text);
+        let mut text = String::new();
+        for statement in &statements {
+            literal::append(&mut text, statement, E::DIALECT);
+        }
         self.bounded(|connection| Box::pin(async { E::several(connection, text, &mut |_| Ok(())).await })).await
     }
 }
@@ -381,6 +391,15 @@ impl<E: Engine> Connection for Held<E> {
             self.query(E::UNLOCK_SETUP.into(), vec![], &mut |_| Ok(())).await
         })
     }
+    fn allow_long_statements(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            self.bound = MIGRATION_STATEMENT_WAIT;
+            match E::NO_TIME_LIMIT {
+                Some(sql) => self.run(sql.into()).await,
+                None => Ok(()),
+            }
+        })
+    }
     fn begin_write(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {
             self.in_transaction = true;
@@ -424,21 +443,23 @@ impl<E: Engine> Connection for Held<E> {
     fn execute_all(&mut self, statements: Vec<Statement>) -> StoreFuture<'_, Vec<u64>> {
         Box::pin(async move {
             let mut changed = Vec::with_capacity(statements.len());
-            let mut text = String::new();
+            let (mut small, mut bytes) = (Vec::new(), 0);
             for statement in statements {
-                let is_small =
-                    !self.in_cluster && statement.values.len() <= TEXT_VALUES && statement.bytes() <= TEXT_BYTES;
-                if is_small {
-                    literal::append(&mut text, &statement, E::DIALECT);
+                // Values are written in hexadecimal.
+                let size = statement.sql.len() + 2 * statement.bytes();
+                let is_small = !self.in_cluster && statement.values.len() <= TEXT_VALUES && size <= TEXT_BYTES;
+                bytes += size;
+                if !is_small || bytes > TEXT_BYTES {
+                    changed.extend(self.send(std::mem::take(&mut small)).await?);
+                    bytes = size;
                 }
-                if !is_small || text.len() > TEXT_BYTES {
-                    changed.extend(self.flush(&mut text).await?);
-                }
+                small.push(statement);
                 if !is_small {
-                    changed.push(self.execute(statement.sql, statement.values).await?);
+                    changed.extend(self.send(std::mem::take(&mut small)).await?);
+                    bytes = 0;
                 }
             }
-            changed.extend(self.flush(&mut text).await?);
+            changed.extend(self.send(small).await?);
             Ok(changed)
         })
     }

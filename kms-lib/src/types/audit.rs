@@ -222,7 +222,8 @@ pub struct Head {
     pub checkpoint: String,
     /// Counters that were not added to their tables yet. The signature does not cover them.
     pub tallies: Tallies,
-    /// The number of records that the indexes of the log have, counted from the first. The signature does not cover it.
+    /// The number of records that the indexes of the log have, counted from the first, where these are tables of our
+    /// own. The signature does not cover it.
     pub indexed: u64,
 }
 

@@ -245,8 +245,9 @@ async fn read_chunk(
         Ok(())
     })
     .await;
-    for index in audit::LOG_INDEXES.into_iter().filter(|_| first <= probed) {
-        if let Some(seq) = audit::first_unindexed(connection.as_mut(), index, first, probed).await? {
+    let indexes = audit::log_indexes(connection.dialect());
+    for index in indexes.iter().filter(|_| first <= probed) {
+        if let Some(seq) = audit::first_unindexed(connection.as_mut(), *index, first, probed).await? {
             unindexed.push(Fault { seq, finding: Finding::IndexIncomplete { index: index.table.to_owned() } });
         }
     }

@@ -110,6 +110,9 @@ async fn records_are_found_by_their_time_although_it_runs_backwards() {
     let borders: Vec<Option<Timestamp>> = borders.into_iter().map(Some).chain([None]).collect();
     // Searches by time depend neither on an index, whose rows can be deleted, nor on what is kept of a verification.
     for tampering in ["SELECT 1", "DELETE FROM audit_actors", "DELETE FROM meta"] {
+        if tampering.ends_with("audit_actors") && !place.is_a_file() {
+            continue;
+        }
         place.tamper(tampering).await;
         let kms = place.open().await;
         check_searches(&admin(&kms), &borders).await;
@@ -314,7 +317,9 @@ async fn versions_in_use_are_not_revoked_by_doubtful_times() {
         for _ in 0..150 {
             session.encrypt("k", b"x", &none).await.unwrap();
         }
-        place.tamper("DELETE FROM audit_actors").await;
+        if place.is_a_file() {
+            place.tamper("DELETE FROM audit_actors").await;
+        }
         place.pass_days(9);
         assert_eq!(kms.run_scheduler().await.unwrap().revoked.len(), revoked, "{ahead}");
         // Later versions are treated as usual.

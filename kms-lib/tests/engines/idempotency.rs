@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::log_indexes::undo_log_indexes;
 use crate::common::Place;
 use kms_lib::{
     Action, Actor, AuditQuery, Clock, ErrorCode, KeyUpdate, Kms, NewGrant, NewKey, NewToken, Paging, Permission, Role,
@@ -224,6 +225,7 @@ async fn an_older_store_keeps_answers_from_now_on() {
     let place = Place::new();
     let kms = place.open().await;
     kms.close().await.unwrap();
+    undo_log_indexes(&place).await;
     place.tamper("ALTER TABLE idempotency DROP COLUMN answer").await;
     place.tamper("UPDATE kms_schema SET version = 1").await;
     if place.is_a_file() {

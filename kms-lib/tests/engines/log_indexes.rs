@@ -1,14 +1,14 @@
-//! Tests of the indexes of the log, which are tables of our own: verification, backups and lists detect missing
-//! entries, and altered ones stop no commit.
+//! Tests of the indexes of the log. In SQLite they are tables of our own: verification, backups and lists detect
+//! missing entries, and altered ones stop no commit. On servers they are indexes of the engine.
 
 use super::schema::prepared;
-use crate::common::{Place, actor, admin, code};
-use kms_lib::{AuditQuery, Context, ErrorCode, Fault, Finding, Paging, Report, Role, Session};
+use crate::common::{Place, actor, admin, code, engine};
+use kms_lib::{AuditQuery, Context, ErrorCode, Fault, Finding, Kms, Paging, Report, Role, Session};
 
 /// An index of the log lacks records: neither a list nor a verification misses that.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_that_lacks_records_hides_none() {
-    let place = Place::new();
+    let place = Place::in_a_file();
     prepared(&place).await;
     let kms = place.open().await;
     let app = kms.session(actor("app", Role::App));
@@ -35,11 +35,9 @@ async fn an_index_that_lacks_records_hides_none() {
             let report = session.verify_audit().await.unwrap();
             let text = report.faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
             assert!(!report.ok && text.contains(index), "{index} {lacking}: {text}");
-            if place.is_a_file() {
-                let to = place.folder.path().join("backup.db");
-                let backed_up = kms.session(actor("alice", Role::Admin)).backup(&to).await;
-                assert_eq!(code(backed_up), ErrorCode::IntegrityFailure, "{index} {lacking}");
-            }
+            let to = place.folder.path().join("backup.db");
+            let backed_up = kms.session(actor("alice", Role::Admin)).backup(&to).await;
+            assert_eq!(code(backed_up), ErrorCode::IntegrityFailure, "{index} {lacking}");
             place.tamper(&format!("INSERT INTO {index} SELECT * FROM kept")).await;
             place.tamper("DROP TABLE kept").await;
         }
@@ -71,7 +69,7 @@ fn surplus(report: &Report) -> Vec<(String, u64)> {
 /// and lists are right before and after that.
 #[tokio::test(flavor = "multi_thread")]
 async fn planted_index_rows_stop_no_commit() {
-    let place = Place::new();
+    let place = Place::in_a_file();
     prepared(&place).await;
     let kms = place.open().await;
     let (session, none) = (admin(&kms), Context::new());
@@ -123,7 +121,7 @@ async fn planted_index_rows_stop_no_commit() {
 /// records that the indexes lack, and an impossible position makes the ledger add all records again.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_altered_position_of_the_indexes() {
-    let place = Place::new();
+    let place = Place::in_a_file();
     prepared(&place).await;
     let kms = place.open().await;
     let (session, none) = (admin(&kms), Context::new());
@@ -162,6 +160,134 @@ async fn an_altered_position_of_the_indexes() {
         let report = session.verify_audit().await.unwrap();
         assert!(report.ok, "{repair}: {report:?}");
     }
+    kms.close().await.unwrap();
+}
+
+/// Gives a store on a server the schema of before its engine kept the indexes of the log; its version is not changed.
+pub async fn undo_log_indexes(place: &Place) {
+    let statements: &[&str] = match engine::name().as_str() {
+        "postgres" => &[
+            "DROP INDEX audit_logs_key_id; DROP INDEX audit_logs_actor",
+            "CREATE TABLE audit_keys (key_id BYTEA NOT NULL, seq BIGINT NOT NULL, PRIMARY KEY (key_id, seq))",
+            "CREATE TABLE audit_actors (actor TEXT COLLATE \"C\" NOT NULL, seq BIGINT NOT NULL,
+             PRIMARY KEY (actor, seq))",
+        ],
+        "mysql" => &[
+            "DROP INDEX audit_logs_key_id ON audit_logs; DROP INDEX audit_logs_actor ON audit_logs",
+            "CREATE TABLE audit_keys (key_id VARBINARY(64) NOT NULL, seq BIGINT NOT NULL, PRIMARY KEY (key_id, seq))",
+            "CREATE TABLE audit_actors (actor VARBINARY(512) NOT NULL, seq BIGINT NOT NULL,
+             PRIMARY KEY (actor, seq))",
+        ],
+        _ => &[],
+    };
+    for statement in statements {
+        place.tamper(statement).await;
+    }
+}
+
+/// A store on a server whose indexes of the log are tables is migrated. Where the engine keeps the indexes, lists do
+/// not depend on the position in the head.
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_keep_the_indexes_themselves() {
+    let place = Place::new();
+    if place.is_a_file() {
+        return;
+    }
+    prepared(&place).await;
+    undo_log_indexes(&place).await;
+    for sql in [
+        "INSERT INTO audit_actors SELECT actor, seq FROM audit_logs WHERE seq < 6",
+        "UPDATE audit_head SET indexed = 5",
+        "UPDATE kms_schema SET version = 2",
+    ] {
+        place.tamper(sql).await;
+    }
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let key = session.get_key("k").await.unwrap().id;
+    let counts = async || {
+        let query = "SELECT COUNT(*) FROM audit_logs WHERE";
+        let by_actor = place.number(&format!("{query} actor = 'alice'")).await;
+        let by_key = place.number(&format!("{query} key_id IS NOT NULL")).await;
+        (by_actor, by_key)
+    };
+    for position in ["indexed", "0", "seq", "seq + 1000000", "-1"] {
+        place.tamper(&format!("UPDATE audit_head SET indexed = {position}")).await;
+        let (by_actor, by_key) = counts().await;
+        for (query, expected) in [(AuditQuery::new().actor("alice"), by_actor), (AuditQuery::new().key(key), by_key)] {
+            for query in [query.clone(), query.oldest_first()] {
+                for limit in [7, 1_000] {
+                    let found = listed(&session, &query, Paging::new(limit)).await.unwrap();
+                    assert_eq!(i64::try_from(found).unwrap(), expected, "{position} {query:?}");
+                }
+            }
+        }
+        let report = session.verify_audit().await.unwrap();
+        assert!(report.ok && report.warnings.is_empty(), "{position}: {report:?}");
+        session.encrypt("k", b"x", &Context::new()).await.unwrap();
+        assert_eq!(place.number("SELECT seq - indexed FROM audit_head").await, 0, "{position}");
+    }
+    assert!(!place.try_tamper("SELECT 1 FROM audit_actors").await, "the table is gone");
+    kms.close().await.unwrap();
+}
+
+/// A database with foreign tables that have the names of former ones is refused, and left as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_tables_are_not_dropped() {
+    for table in ["audit_keys", "audit_actors", "audit_logs"] {
+        let place = Place::new();
+        if place.is_a_file() {
+            return;
+        }
+        place.tamper(&format!("CREATE TABLE {table} (id BIGINT NOT NULL PRIMARY KEY)")).await;
+        place.tamper(&format!("INSERT INTO {table} (id) VALUES (7)")).await;
+        let error = Kms::open(place.config()).await.err().unwrap();
+        assert!(error.code() == ErrorCode::StoreCorrupt && error.message().contains("empty database"), "{error}");
+        assert_eq!(place.number(&format!("SELECT id FROM {table}")).await, 7, "{table}");
+    }
+}
+
+/// On PostgreSQL the operator can create the indexes before the migration, without keeping the nodes from writing. An
+/// index that is another one is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn indexes_that_exist_before_the_migration() {
+    if engine::name() != "postgres" {
+        return;
+    }
+    for (columns, is_right) in [("(actor, seq)", true), ("(actor)", false)] {
+        let place = Place::new();
+        prepared(&place).await;
+        undo_log_indexes(&place).await;
+        place.tamper("UPDATE kms_schema SET version = 2").await;
+        place.tamper("CREATE INDEX CONCURRENTLY audit_logs_key_id ON audit_logs (key_id, seq)").await;
+        place.tamper(&format!("CREATE INDEX CONCURRENTLY audit_logs_actor ON audit_logs {columns}")).await;
+        let opened = Kms::open(place.config()).await;
+        assert_eq!(opened.is_ok(), is_right, "{columns}");
+        if let Ok(kms) = opened {
+            assert!(admin(&kms).verify_audit().await.unwrap().ok);
+            kms.close().await.unwrap();
+        }
+    }
+}
+
+/// The migration of a large store may take longer than the server's limit for other statements (15 s).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_migration_is_not_cut_off() {
+    if engine::name() != "postgres" || std::env::var("KMS_TEST_MODE").as_deref() != Ok("full") {
+        return;
+    }
+    let place = Place::new();
+    prepared(&place).await;
+    undo_log_indexes(&place).await;
+    for sql in [
+        "UPDATE kms_schema SET version = 2",
+        "CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(16); END'",
+        "CREATE EVENT TRIGGER slow ON ddl_command_start WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION slow()",
+    ] {
+        place.tamper(sql).await;
+    }
+    let kms = place.open().await;
+    assert!(admin(&kms).verify_audit().await.unwrap().ok);
     kms.close().await.unwrap();
 }
 

@@ -28,7 +28,7 @@ fn names(report: &Report, object: &str) -> bool {
 
 /// Alterations for the engine, each with the text that the finding contains.
 fn alterations() -> Vec<(&'static str, &'static str)> {
-    const COMMON: [(&str, &str); 9] = [
+    const COMMON: [(&str, &str); 8] = [
         ("DROP INDEX key_versions_revision{on key_versions}", "key_versions_revision"),
         (
             "DROP INDEX grants_revision{on grants}; CREATE INDEX grants_revision ON grants (principal)",
@@ -38,11 +38,11 @@ fn alterations() -> Vec<(&'static str, &'static str)> {
         ("ALTER TABLE grants ADD COLUMN more {int}", "grants"),
         ("ALTER TABLE usage_hourly RENAME TO other", "usage_hourly"),
         ("ALTER TABLE meta RENAME TO other; CREATE VIEW meta AS SELECT * FROM other", "meta"),
-        ("ALTER TABLE audit_keys RENAME TO other; CREATE VIEW audit_keys AS SELECT * FROM other", "audit_keys"),
         ("DROP TABLE usage_hourly", "usage_hourly"),
         ("ALTER TABLE audit_logs DROP COLUMN request_id", "audit_logs"),
     ];
-    const SQLITE: [(&str, &str); 9] = [
+    const SQLITE: [(&str, &str); 10] = [
+        ("ALTER TABLE audit_keys RENAME TO other; CREATE VIEW audit_keys AS SELECT * FROM other", "audit_keys"),
         ("CREATE TRIGGER t BEFORE INSERT ON audit_actors BEGIN SELECT RAISE(IGNORE); END", "trigger t"),
         (
             "DROP TABLE audit_actors; CREATE TABLE audit_actors (actor TEXT NOT NULL, seq INTEGER NOT NULL,
@@ -69,11 +69,22 @@ fn alterations() -> Vec<(&'static str, &'static str)> {
         ),
         ("DROP INDEX grants_revision; CREATE INDEX grants_revision ON grants (abs(revision))", "grants_revision"),
     ];
-    const POSTGRES: [(&str, &str); 18] = [
-        ("ALTER TABLE audit_actors DROP CONSTRAINT audit_actors_pkey", "audit_actors"),
-        ("ALTER TABLE audit_keys SET UNLOGGED", "audit_keys"),
-        ("CREATE RULE r AS ON INSERT TO audit_actors DO INSTEAD NOTHING", "audit_actors"),
-        ("ALTER TABLE audit_actors ALTER actor TYPE TEXT COLLATE \"und-x-icu\"", "audit_actors.actor"),
+    const POSTGRES: [(&str, &str); 21] = [
+        (
+            // The name is like the definition of the constraint's index.
+            "ALTER TABLE key_versions DROP CONSTRAINT key_versions_key_id_version_key;
+             CREATE UNIQUE INDEX \"x USING btree (key_id, version) WITH (\" ON key_versions (id)",
+            "key_id, version",
+        ),
+        ("ALTER TABLE audit_checkpoints DROP CONSTRAINT audit_checkpoints_pkey", "audit_checkpoints"),
+        ("ALTER TABLE audit_checkpoints SET UNLOGGED", "audit_checkpoints"),
+        ("CREATE RULE r AS ON INSERT TO audit_logs DO INSTEAD NOTHING", "audit_logs"),
+        ("ALTER TABLE audit_logs ALTER actor TYPE TEXT COLLATE \"und-x-icu\"", "audit_logs.actor"),
+        ("DROP INDEX audit_logs_actor", "audit_logs_actor"),
+        (
+            "DROP INDEX audit_logs_key_id; CREATE INDEX audit_logs_key_id ON audit_logs (key_id, seq) WHERE seq > 40",
+            "audit_logs_key_id",
+        ),
         (
             "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
              CREATE TRIGGER t BEFORE UPDATE ON grants FOR EACH ROW EXECUTE FUNCTION f()",
@@ -105,13 +116,19 @@ fn alterations() -> Vec<(&'static str, &'static str)> {
         ),
         ("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'keys_revision'::regclass", "keys_revision"),
     ];
-    const MYSQL: [(&str, &str); 11] = [
-        ("CREATE TRIGGER t BEFORE INSERT ON audit_actors FOR EACH ROW SET NEW.seq = 0", "trigger t"),
-        ("ALTER TABLE audit_actors DROP PRIMARY KEY", "audit_actors"),
+    const MYSQL: [(&str, &str); 13] = [
+        ("CREATE TRIGGER t BEFORE INSERT ON audit_logs FOR EACH ROW SET NEW.seq = 0", "trigger t"),
+        ("ALTER TABLE audit_checkpoints DROP PRIMARY KEY", "audit_checkpoints"),
         (
-            "ALTER TABLE audit_actors
+            "ALTER TABLE audit_logs
              MODIFY actor VARCHAR(512) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL",
-            "audit_actors.actor",
+            "audit_logs.actor",
+        ),
+        ("DROP INDEX audit_logs_actor ON audit_logs", "audit_logs_actor"),
+        (
+            "DROP INDEX audit_logs_key_id ON audit_logs;
+             CREATE INDEX audit_logs_key_id ON audit_logs (key_id(4), seq)",
+            "audit_logs_key_id",
         ),
         ("CREATE TRIGGER t BEFORE UPDATE ON grants FOR EACH ROW SET NEW.withdrawn_at = NULL", "trigger t"),
         ("ALTER TABLE meta ENGINE = MyISAM", "table meta"),
@@ -241,7 +258,7 @@ async fn maintenance_is_accepted() {
 async fn a_newer_version_excuses_no_trigger() {
     let newer = "UPDATE kms_schema SET version = 99; CREATE TABLE added (id INTEGER NOT NULL PRIMARY KEY);
                  ALTER TABLE grants ADD COLUMN more BIGINT;
-                 ALTER TABLE audit_actors ADD COLUMN more BIGINT; DROP INDEX grants_revision{on grants};
+                 ALTER TABLE audit_checkpoints ADD COLUMN more BIGINT; DROP INDEX grants_revision{on grants};
                  CREATE INDEX grants_revision_2 ON grants (revision)";
     let trigger = match crate::common::engine::name().as_str() {
         "sqlite" => {

@@ -1,7 +1,8 @@
 //! The schema that the migrations create, as a description to compare with the catalogs of database servers. It is
 //! parsed from the statements of the migrations, so that the schema is defined in one place.
 
-use crate::storage::schema::{MIGRATIONS, VERSION_TABLE};
+use crate::storage::dialect::Dialect;
+use crate::storage::schema::{VERSION_TABLE, migrations};
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// The type of a column, as named in the migrations.
@@ -49,10 +50,11 @@ pub(super) struct Table {
     pub indexes: Vec<Index>,
 }
 
-/// Returns the tables of this version of the schema.
-pub(super) fn tables(version: usize) -> Result<Vec<Table>> {
+/// Returns the tables of this version of an engine's schema.
+pub(super) fn tables(dialect: &Dialect, version: usize) -> Result<Vec<Table>> {
     let mut tables = Vec::new();
-    for statement in std::iter::once(&VERSION_TABLE).chain(MIGRATIONS.iter().take(version).copied().flatten()) {
+    let statements = migrations(dialect).into_iter().take(version).flatten();
+    for statement in std::iter::once(&VERSION_TABLE).chain(statements) {
         let text = statement.split_whitespace().collect::<Vec<_>>().join(" ");
         read(&text, &mut tables).ok_or_else(|| {
             Error::new(ErrorCode::Internal, format!("a statement of the schema cannot be described: {text}"))
@@ -77,11 +79,15 @@ fn read(text: &str, tables: &mut Vec<Table>) -> Option<()> {
         let (name, column) = rest.split_once(" ADD COLUMN ")?;
         return read_part(column, find(tables, name)?);
     }
+    if let Some(name) = text.strip_prefix("DROP TABLE IF EXISTS ") {
+        tables.retain(|table| table.name != unquoted(name));
+        return Some(());
+    }
     let (is_unique, rest) = match text.strip_prefix("CREATE UNIQUE INDEX ") {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix("CREATE INDEX ")?),
     };
-    let (name, rest) = rest.split_once(" ON ")?;
+    let (name, rest) = rest.strip_prefix("IF NOT EXISTS ").unwrap_or(rest).split_once(" ON ")?;
     let (table, rest) = rest.split_once(" (")?;
     let (is_near_limit, rest) = match rest.strip_suffix("{near_limit}") {
         Some(rest) => (true, rest),
@@ -157,18 +163,38 @@ fn unquoted(name: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::storage::dialect;
+    use crate::storage::schema::newest;
+
+    const DIALECTS: &[&Dialect] = &[
+        #[cfg(feature = "sqlite")]
+        &dialect::SQLITE,
+        #[cfg(feature = "postgres")]
+        &dialect::POSTGRES,
+        #[cfg(feature = "mysql")]
+        &dialect::MYSQL,
+    ];
 
     #[test]
     fn every_statement_of_the_migrations_is_described() {
-        let tables = tables(MIGRATIONS.len()).unwrap();
-        let statements = MIGRATIONS.iter().copied().flatten();
-        assert_eq!(tables.len(), statements.filter(|text| text.starts_with("CREATE TABLE")).count() + 1);
-        assert!(tables.iter().all(|table| table.indexes.iter().any(|index| index.is_primary)), "{tables:?}");
-        let actors = tables.iter().find(|table| table.name == "audit_actors").unwrap();
-        assert!(actors.indexes[0].is_primary && actors.indexes[0].columns == ["actor", "seq"]);
-        let versions = tables.iter().find(|table| table.name == "key_versions").unwrap();
-        let usage = tables.iter().find(|table| table.name == "version_usage").unwrap();
-        assert!(usage.indexes.iter().any(|index| index.is_near_limit));
-        assert!(versions.indexes.iter().any(|index| index.columns == ["key_id", "version"] && index.is_unique));
+        let has_primary = |table: &Table| table.indexes.iter().any(|index| index.is_primary);
+        for dialect in DIALECTS {
+            let tables = tables(dialect, newest(dialect)).unwrap();
+            let count = |start: &str| {
+                let statements = migrations(dialect).into_iter().flatten();
+                statements.filter(|text| text.starts_with(start)).count()
+            };
+            assert_eq!(tables.len(), 1 + count("CREATE TABLE") - count("DROP TABLE"));
+            assert!(tables.iter().all(has_primary), "{tables:?}");
+            let find = |name: &str| tables.iter().find(|table| table.name == name);
+            let actors = find("audit_actors").map(|table| &table.indexes[0]);
+            assert!(actors.is_none_or(|index| index.is_primary && index.columns == ["actor", "seq"]));
+            let mut of_log = find("audit_logs").unwrap().indexes.iter();
+            let is_kept = of_log.any(|index| index.columns == ["actor", "seq"] && !index.is_unique);
+            assert_eq!((actors.is_none(), is_kept), (dialect.keeps_log_indexes, dialect.keeps_log_indexes));
+            assert!(find("version_usage").unwrap().indexes.iter().any(|index| index.is_near_limit));
+            let mut of_versions = find("key_versions").unwrap().indexes.iter();
+            assert!(of_versions.any(|index| index.columns == ["key_id", "version"] && index.is_unique));
+        }
     }
 }

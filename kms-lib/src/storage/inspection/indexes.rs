@@ -1,7 +1,7 @@
 //! Comparing indexes with their tables. A row missing from an index would be missing from lists without any error.
 
 use super::expected;
-use crate::storage::schema::MIGRATIONS;
+use crate::storage::schema::newest;
 use crate::storage::{Connection, Sql};
 use crate::types::error::{ErrorCode, Result};
 
@@ -61,7 +61,8 @@ pub async fn small_tables(connection: &mut dyn Connection) -> Result<Vec<String>
 
 async fn compare_small(connection: &mut dyn Connection, is_mysql: bool) -> Result<Vec<String>> {
     let mut differing = Vec::new();
-    for table in expected::tables(MIGRATIONS.len())? {
+    let dialect = connection.dialect();
+    for table in expected::tables(dialect, newest(dialect))? {
         if !SMALL_TABLES.contains(&table.name.as_str()) {
             continue;
         }

@@ -12,7 +12,7 @@ mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-use super::schema::{MIGRATIONS, count_tables, stored_version};
+use super::schema::{count_tables, newest, stored_version};
 use super::{Connection, StoreFuture, corrupt};
 use crate::types::error::Result;
 
@@ -74,22 +74,23 @@ pub fn inspect<'a>(connection: &'a mut dyn Connection) -> StoreFuture<'a, Inspec
 
 async fn version(connection: &mut dyn Connection) -> Result<usize> {
     let has_version = count_tables(connection, "'kms_schema'").await? > 0;
-    if has_version { stored_version(connection).await } else { Ok(MIGRATIONS.len()) }
+    if has_version { stored_version(connection).await } else { Ok(newest(connection.dialect())) }
 }
 
 async fn inspect_version(connection: &mut dyn Connection, stored: usize) -> Result<Inspection> {
-    let version = stored.clamp(1, MIGRATIONS.len());
+    let version = stored.clamp(1, newest(connection.dialect()));
     let mut found = Inspection { is_newer: stored > version, ..Inspection::default() };
     if found.is_newer {
         found.warn(format!("the schema has version {stored}, which is newer than this software knows"));
     }
-    match connection.dialect().name {
+    let dialect = connection.dialect();
+    match dialect.name {
         #[cfg(feature = "sqlite")]
         "sqlite" => sqlite::inspect(connection, version, &mut found).await?,
         #[cfg(feature = "mysql")]
-        "mysql" => mysql::inspect(connection, &expected::tables(version)?, &mut found).await?,
+        "mysql" => mysql::inspect(connection, &expected::tables(dialect, version)?, &mut found).await?,
         #[cfg(feature = "postgres")]
-        "postgres" => postgres::inspect(connection, &expected::tables(version)?, &mut found).await?,
+        "postgres" => postgres::inspect(connection, &expected::tables(dialect, version)?, &mut found).await?,
         other => found.warn(format!("the schema of {other} cannot be inspected")),
     }
     Ok(found)

@@ -139,17 +139,20 @@ fn is_as_expected(cells: &[String], column: &Column) -> bool {
 }
 
 async fn inspect_indexes(connection: &mut dyn Connection, expected: &[Table], found: &mut Inspection) -> Result<()> {
-    // The definition includes columns, order, collation and operator class where they are not the defaults.
+    // The definition includes columns, order, collation and operator class where they are not the defaults. It begins
+    // with names, which an attacker may choose.
     let sql = format!(
         "SELECT c.relname::text, x.relname::text, \
          CASE WHEN i.indisprimary THEN 'primary' WHEN i.indisunique THEN 'unique' ELSE '' END, \
          (i.indisvalid AND i.indisready AND i.indislive AND i.indimmediate)::text, \
          pg_catalog.pg_get_indexdef(i.indexrelid), \
-         COALESCE(pg_catalog.pg_get_expr(i.indpred, i.indrelid), '') \
+         COALESCE(pg_catalog.pg_get_expr(i.indpred, i.indrelid), ''), \
+         pg_catalog.format('CREATE %sINDEX %I ON %I.%I USING ', \
+             CASE WHEN i.indisunique THEN 'UNIQUE ' ELSE '' END, x.relname, n.nspname, c.relname) \
          FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid \
          JOIN pg_catalog.pg_class c ON c.oid = i.indrelid {IN_PATH}"
     );
-    let present = texts(connection, sql, 6).await?;
+    let present = texts(connection, sql, 7).await?;
     for table in expected {
         let mut here: Vec<&Vec<String>> = present.iter().filter(|cells| cells[0] == table.name).collect();
         for index in &table.indexes {
@@ -178,7 +181,7 @@ fn is_index(cells: &[String], index: &Index) -> bool {
         (false, true) => "unique",
         (false, false) => "",
     };
-    let definition = cells[4].split_once(" USING ").map(|(_, definition)| definition.replace('"', ""));
+    let definition = cells[4].strip_prefix(&cells[6]).map(|definition| definition.replace('"', ""));
     let expected = format!("btree ({})", index.columns.join(", "));
     // The fill factor (`WITH`) is the operator's choice; the condition is compared separately.
     let is_defined = definition.is_some_and(|definition| {

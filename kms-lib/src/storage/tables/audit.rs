@@ -1,9 +1,10 @@
-//! Statements on `audit_logs`, its indexes `audit_keys` and `audit_actors`, and `audit_checkpoints`.
+//! Statements on `audit_logs`, its indexes, and `audit_checkpoints`.
 //!
 //! A record is stored without the hash of the one before it, which that one's row has, and without its identifier,
-//! which is derived from its hash. The indexes are tables of their own, to which the records of a key and of an actor
-//! are added many at a time: an index that every commit maintains costs every commit a page. The head says how many
-//! records the indexes have, so a commit may leave them as they are.
+//! which is derived from its hash. On servers, the engine keeps the indexes by key and by actor. In SQLite they are the
+//! tables `audit_keys` and `audit_actors`, to which records are added many at a time: an index that every commit
+//! maintains costs every commit a page. The head says how many records these tables have, so a commit may leave them as
+//! they are.
 
 use super::insert_rows;
 use crate::audit::record::{FORMAT, record_id};
@@ -25,7 +26,7 @@ const INDEX_STEP: u64 = 128;
 /// The maximum number of records that a commit adds to the indexes beside as many as it appends to the log.
 const CATCH_UP: u64 = 1_024;
 
-/// An index of the log: a table with a row for every record that has a value in a column.
+/// An index of the log that is a table of its own: it has a row for every record that has a value in a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogIndex {
     /// The name of the table.
@@ -34,9 +35,14 @@ pub struct LogIndex {
     pub column: &'static str,
 }
 
-/// The indexes of the log.
+/// The indexes of the log where the engine does not keep them.
 pub const LOG_INDEXES: [LogIndex; 2] =
     [LogIndex { table: "audit_keys", column: "key_id" }, LogIndex { table: "audit_actors", column: "actor" }];
+
+/// The indexes of the log that are tables of their own, in this engine.
+pub fn log_indexes(dialect: &Dialect) -> &'static [LogIndex] {
+    if dialect.keeps_log_indexes { &[] } else { &LOG_INDEXES }
+}
 
 impl LogIndex {
     /// Whether the index has an entry for this record.
@@ -46,8 +52,12 @@ impl LogIndex {
 }
 
 /// The number of records that the indexes have after a commit by which the log grows from `before` to `size` records,
-/// if they had `indexed`. Large steps would delay all callers: a record costs about a page if there are many keys.
-pub fn indexed_after(indexed: u64, before: u64, size: u64) -> u64 {
+/// if they had `indexed`: all of them where the engine keeps them. Large steps would delay all callers: a record costs
+/// about a page if there are many keys.
+pub fn indexed_after(dialect: &Dialect, indexed: u64, before: u64, size: u64) -> u64 {
+    if dialect.keeps_log_indexes {
+        return size;
+    }
     let lacking = size.saturating_sub(indexed);
     if lacking < INDEX_STEP {
         return indexed;
@@ -104,18 +114,17 @@ pub fn insert(rows: Vec<NewRecord>) -> Vec<Statement> {
     insert_rows(&format!("INSERT INTO audit_logs ({columns}) VALUES "), 12, "", values.into_iter())
 }
 
-/// Adds the records after `after`, up to `last`, to the indexes of the log. Entries that exist, which an attacker or a
-/// repair has left, stay: they must not make the commit fail.
+/// Adds the records after `after`, up to `last`, to the indexes of the log that are tables of their own. Entries that
+/// exist, which an attacker or a repair has left, stay: they must not make the commit fail.
 pub fn index(dialect: &Dialect, after: u64, last: u64) -> Vec<Statement> {
-    let add = |LogIndex { table, column }| {
+    let add = |LogIndex { table, column }: &LogIndex| {
         let sql = format!(
             "INSERT INTO {table} ({column}, seq) SELECT {column}, seq FROM audit_logs \
-             WHERE seq > ? AND seq <= ? AND {column} IS NOT NULL ORDER BY {column}, seq {}",
-            dialect.or_nothing
+             WHERE seq > ? AND seq <= ? AND {column} IS NOT NULL ORDER BY {column}, seq ON CONFLICT DO NOTHING"
         );
         Statement::new(sql, vec![after.into(), last.into()])
     };
-    LOG_INDEXES.into_iter().map(add).collect()
+    log_indexes(dialect).iter().map(add).collect()
 }
 
 /// Returns the first record from `first` to `last` that an index of the log lacks.
@@ -130,23 +139,13 @@ pub async fn first_unindexed(
          WHERE t.seq >= ? AND t.seq <= ? AND t.{column} IS NOT NULL AND i.seq IS NULL"
     );
     let mut found = None;
-    connection.begin_read().await?;
-    let asked = async {
-        if connection.dialect().name == "postgres" {
-            // Other plans read the whole index for every range.
-            for plan in ["seqscan", "bitmapscan", "hashjoin", "mergejoin"] {
-                connection.execute(format!("SET LOCAL enable_{plan} = off").into(), vec![]).await?;
-            }
-        }
-        let mut keep = |row: &dyn Row| {
+    connection
+        .query(sql.into(), vec![first.into(), last.into()], &mut |row| {
             found = row.unsigned_opt(0)?;
             Ok(())
-        };
-        connection.query(sql.into(), vec![first.into(), last.into()], &mut keep).await
-    }
-    .await;
-    connection.rollback().await?;
-    asked.map(|()| found)
+        })
+        .await?;
+    Ok(found)
 }
 
 /// Counts the entries of an index of the log up to a record, and those after the records that the index has now.
@@ -222,8 +221,9 @@ impl Selection {
     fn bounds(&self) -> Vec<Value> {
         vec![self.first.unwrap_or(0).into(), self.last.unwrap_or(i64::MAX.unsigned_abs()).into()]
     }
-    fn order(&self, column: &str) -> String {
-        format!("ORDER BY {column}{} LIMIT ?", if self.ascending { "" } else { " DESC" })
+    fn order(&self, columns: &[&str]) -> String {
+        let direction = if self.ascending { "" } else { " DESC" };
+        format!("ORDER BY {}{direction} LIMIT ?", columns.join(&format!("{direction}, ")))
     }
     /// The columns to compare, each with its value.
     fn filters(&self) -> Vec<(&'static str, Value)> {
@@ -252,9 +252,21 @@ pub async fn select_among(
     // The limit applies to the examined entries or records, so that entries without a record cost no more than others.
     let (numbers, examined) = match index.filter(|_| is_indexed) {
         Some(LogIndex { table, column }) => {
-            values.push(compared.remove(0).1);
-            let within = format!("FROM {table} AS i WHERE i.seq >= ? AND i.seq <= ? AND i.{column} = ?");
-            let order = selection.order("i.seq");
+            let dialect = connection.dialect();
+            let table = if dialect.keeps_log_indexes { "audit_logs" } else { table };
+            let wanted = compared.remove(0).1;
+            let (within, order) = if dialect.name == "postgres" {
+                // The same condition and order in a form that only the index serves: the planner may expect less work
+                // of the primary key, which has all records in this order.
+                values.insert(1, wanted.clone());
+                values.insert(0, wanted);
+                let within = format!("(i.{column}, i.seq) >= (?, ?) AND (i.{column}, i.seq) <= (?, ?)");
+                (within, selection.order(&[&format!("i.{column}"), "i.seq"]))
+            } else {
+                values.push(wanted);
+                (format!("i.seq >= ? AND i.seq <= ? AND i.{column} = ?"), selection.order(&["i.seq"]))
+            };
+            let within = format!("FROM {table} AS i WHERE {within}");
             let join = format!("JOIN audit_logs AS t ON t.seq = i.seq AND t.{column} = i.{column}");
             (
                 format!("SELECT i.seq {within} {order}"),
@@ -262,7 +274,8 @@ pub async fn select_among(
             )
         }
         None => {
-            let within = format!("FROM audit_logs AS t WHERE t.seq >= ? AND t.seq <= ? {}", selection.order("t.seq"));
+            let within =
+                format!("FROM audit_logs AS t WHERE t.seq >= ? AND t.seq <= ? {}", selection.order(&["t.seq"]));
             (format!("SELECT t.seq {within}"), format!("SELECT {COLUMNS} {within}"))
         }
     };
@@ -274,7 +287,7 @@ pub async fn select_among(
     if !condition.is_empty() {
         condition = format!("WHERE t.{condition} = ?");
     }
-    let sql = format!("SELECT {COLUMNS}, {BEFORE} FROM ({examined}) AS t {condition} {}", selection.order("t.seq"));
+    let sql = format!("SELECT {COLUMNS}, {BEFORE} FROM ({examined}) AS t {condition} {}", selection.order(&["t.seq"]));
     values.extend(compared);
     values.push((selection.limit as u64).into());
     let found = records(connection, sql, values).await?;
@@ -318,7 +331,7 @@ pub async fn matching_near(connection: &mut dyn Connection, selection: &Selectio
     let sql = format!(
         "SELECT seq FROM (SELECT seq, {} FROM audit_logs WHERE seq >= ? AND seq <= ? {}) AS next_records WHERE {} = ?",
         columns.join(", "),
-        selection.order("seq"),
+        selection.order(&["seq"]),
         columns.join(" = ? AND ")
     );
     let mut values = selection.bounds();
