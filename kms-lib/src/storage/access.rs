@@ -45,6 +45,8 @@ macro_rules! access {
             let mut rows = statement(sql, values)?.fetch(connection);
             while let Some(row) = rows.try_next().await.map_err(store_error)? {
                 each(&SqlRow(row))?;
+                // Rows arrive without waiting. A long result must not occupy a thread of the runtime until its end.
+                tokio::task::coop::consume_budget().await;
             }
             Ok(())
         }

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::*;
 
 /// A query that takes minutes.
@@ -68,5 +70,38 @@ async fn loads_that_are_given_up_end() {
     let error = loader.query(sql.into(), vec![], &mut third).await.unwrap_err();
     assert_eq!((error.code(), rows), (ErrorCode::Closed, 3));
     loader.close().await.unwrap();
+    store.close().await.unwrap();
+}
+
+/// However fast rows arrive, other tasks of the thread get turns between them.
+#[tokio::test]
+async fn long_results_let_other_tasks_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("kms.db")).await.unwrap();
+    let turns = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&turns);
+    let other = tokio::spawn(async move {
+        loop {
+            counter.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut reader = store.long_reader().await.unwrap();
+    let (mut last, mut run, mut longest) = (0, 0, 0);
+    let mut count = |_: &dyn crate::storage::Row| {
+        // Slower than the rows arrive.
+        let until = std::time::Instant::now() + Duration::from_micros(20);
+        while std::time::Instant::now() < until {}
+        let now = turns.load(Ordering::Relaxed);
+        run = if now == last { run + 1 } else { 0 };
+        last = now;
+        longest = longest.max(run);
+        Ok(())
+    };
+    let sql = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) SELECT i FROM n";
+    reader.query(sql.into(), vec![], &mut count).await.unwrap();
+    assert!(longest < 256, "{longest} rows without a turn of the other task");
+    other.abort();
+    drop(reader);
     store.close().await.unwrap();
 }
