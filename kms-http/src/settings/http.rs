@@ -130,7 +130,7 @@ section! {
         /// closed, idle ones first; or idle ones of a caller or network with at least half as many. One whose request
         /// waits takes about 17 kB of memory.
         #[serde(deserialize_with = "forms::count::<1, 1_000_000, _, _>")]
-        pub connections: usize = 8_000,
+        pub connections: usize = 7_500,
         /// Maximum number of requests in progress.
         #[serde(deserialize_with = "forms::count::<1, 100_000, _, _>")]
         pub concurrency: usize = 256,

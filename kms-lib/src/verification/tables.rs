@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use tokio::task::coop::consume_budget;
+
 use super::wrappings::{self, Materials};
 use crate::audit::recorded::REMOVED;
 use crate::audit::verify::{ChangedRow, Fault, Finding};
@@ -21,6 +23,7 @@ use crate::types::key::{Key, KeyVersion};
 use crate::types::quarantine::{EntityTable, Quarantined};
 use crate::types::root_key::{RootKeyGeneration, ServiceKey, ServiceKeyKind};
 use crate::types::view::CatalogView;
+use crate::workers::{Length, Workers};
 
 /// A row of a table, with its digest and the result of checking its seal.
 struct Present {
@@ -116,8 +119,7 @@ fn name_keys(altered: &mut [AlteredRow], changed: &[ChangedRow]) {
 /// Compares the tables with the changes recorded after record `from` up to `size`. None if these records are not enough
 /// to find what is wrong.
 pub(super) async fn compare(
-    store: &Arc<dyn Store>,
-    catalog: &Catalog,
+    (store, catalog, workers): (&Arc<dyn Store>, &Catalog, &Workers),
     changed: &[ChangedRow],
     from: u64,
     size: u64,
@@ -125,15 +127,20 @@ pub(super) async fn compare(
     let mut recorded: HashMap<(&str, &str), &ChangedRow> = HashMap::new();
     for change in changed {
         recorded.insert((&change.table, &change.id), change);
+        // With many rows, other tasks of this thread must not wait for all of them.
+        consume_budget().await;
     }
-    let Tables { present, faults, unreadable, whole, size: now, revision } = read(store, catalog).await?;
+    let Tables { present, faults, unreadable, whole, size: now, revision } = read(store, catalog, workers).await?;
     // Without the earlier records, a row rolled back to an older state looks valid: only the row commitment reveals it.
     if from > 0 && !whole {
         return Ok(None);
     }
     let found = Compared { faults, revision, ..Compared::default() };
-    let mut comparison = Comparison { recorded, repeated: repeated(&present), from, size, now, found };
-    present.iter().for_each(|row| comparison.hold(row));
+    let mut comparison = Comparison { recorded, repeated: repeated(&present).await, from, size, now, found };
+    for row in &present {
+        comparison.hold(row);
+        consume_budget().await;
+    }
     comparison.note_missing(catalog);
     name_keys(&mut comparison.found.altered, changed);
     comparison.note_unreadable(unreadable);
@@ -142,10 +149,16 @@ pub(super) async fn compare(
 
 /// The rows with good seals that a table has more than once, by table and id: damaged storage has a block twice, or its
 /// index was bypassed.
-fn repeated(present: &[Present]) -> HashSet<(&str, &str)> {
-    let mut known = HashSet::new();
-    let sealed = present.iter().filter(|row| row.sealed).map(|row| (row.table, row.id.as_str()));
-    sealed.filter(|row| !known.insert(*row)).collect()
+async fn repeated(present: &[Present]) -> HashSet<(&str, &str)> {
+    let (mut known, mut repeated) = (HashSet::new(), HashSet::new());
+    for row in present.iter().filter(|row| row.sealed) {
+        let place = (row.table, row.id.as_str());
+        if !known.insert(place) {
+            repeated.insert(place);
+        }
+        consume_budget().await;
+    }
+    repeated
 }
 
 /// A comparison in progress.
@@ -297,7 +310,11 @@ async fn read_rows(connection: &mut dyn Connection) -> Result<Rows> {
     })
 }
 
-async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
+async fn read(store: &Arc<dyn Store>, catalog: &Catalog, workers: &Workers) -> Result<Tables> {
+    // The seals of all rows take long.
+    let described = async |rows, seals: Arc<Seals>| {
+        workers.run("verification", Length::Long, move || Ok(describe(rows, &seals))).await
+    };
     let mut tries = 0;
     loop {
         let mut connection = store.long_reader().await?;
@@ -308,12 +325,12 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
         let (rows, seals) = (read?, catalog.seals());
         tries += 1;
         if rows.integrity_key() == Some(seals.number()) || tries == TRIES {
-            return Ok(describe(rows, &seals));
+            return described(rows, seals).await;
         }
         // Another process has replaced the integrity key; or a forged row says so, which the comparison then finds.
         match catalog.catch_up_seals().await {
             Err(error) if matches!(error.code(), ErrorCode::IntegrityFailure | ErrorCode::StoreCorrupt) => {
-                return Ok(describe(rows, &seals));
+                return described(rows, seals).await;
             }
             caught_up => caught_up.map(drop)?,
         }

@@ -63,7 +63,7 @@ async fn loads_that_are_given_up_end() {
     let mut rows = 0;
     let mut third = |_: &dyn crate::storage::Row| {
         rows += 1;
-        given_up.store(rows == 3, std::sync::atomic::Ordering::Relaxed);
+        given_up.store(rows == 3, Ordering::Relaxed);
         Ok(())
     };
     let sql = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000) SELECT i FROM n";
