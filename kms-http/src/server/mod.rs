@@ -1,6 +1,7 @@
 //! The server: it accepts connections, passes requests through [`crate::request`] to the router, and shuts down in
 //! order.
 
+mod accepting;
 mod activity;
 mod connections;
 mod exchange;
@@ -20,7 +21,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::serve::Listener;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
@@ -37,6 +37,7 @@ use crate::request::timer::Timer;
 use crate::request::unread::STREAM_WINDOW;
 use crate::settings::Http;
 use crate::tls::TlsServer;
+use accepting::accept;
 use activity::Activity;
 use connections::{Connection, Connections};
 use exchange::Streams;
@@ -51,8 +52,6 @@ const HEADERS: usize = 100;
 const STREAMS: u32 = 128;
 /// HTTP/2 flow control windows in bytes: of a stream, and of a connection.
 const WINDOWS: (u32, u32) = (STREAM_WINDOW as u32, 256 * 1024);
-/// Number of connections that are accepted before other tasks have their turn.
-const ACCEPTED_IN_A_ROW: usize = 8;
 /// How often a connection that is closing is checked for activity.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -104,7 +103,7 @@ async fn serve_until(app: Arc<App>, listeners: Listeners, stop: watch::Receiver<
         }
     };
     let start_unix = |stream: UnixStream, _| server.start(stream, Peer::at(None));
-    tokio::join!(accept(&server, tcp, start_tcp), accept(&server, unix, start_unix), sweep(&server));
+    tokio::join!(accept(&stop, tcp, start_tcp), accept(&stop, unix, start_unix), sweep(&server));
     if let Some(watching) = watching {
         watching.abort();
     }
@@ -161,22 +160,6 @@ struct Server {
     connections: Arc<Connections>,
     handshakes: Handle,
     stop: watch::Receiver<bool>,
-}
-
-/// Accepts connections until the service stops, no faster than they can be served: other tasks have their turn after
-/// every few connections. Otherwise requests would wait behind the tasks of thousands of new connections.
-async fn accept<L: Listener>(server: &Server, listener: Option<L>, start: impl Fn(L::Io, L::Addr)) {
-    let Some(mut listener) = listener else { return };
-    let mut stop = server.stop.clone();
-    loop {
-        for _ in 0..ACCEPTED_IN_A_ROW {
-            tokio::select! {
-                (stream, address) = listener.accept() => start(stream, address),
-                _ = stop.wait_for(|stop| *stop) => return,
-            }
-        }
-        tokio::task::yield_now().await;
-    }
 }
 
 /// Closes connections that have made no progress for longer than the idle timeout.
