@@ -1,7 +1,7 @@
 //! Unit tests of `src/server/accepting.rs`.
 
 use super::*;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -66,4 +66,30 @@ async fn a_crowd_that_hung_up_is_bounded() {
     assert!((ENDED..900).contains(&order.len()), "{}", order.len());
     // Each turn accepts 64 and starts 8 of those that hung up.
     assert!(order.iter().position(|address| *address == there).is_some_and(|at| at <= 900 / 64 * 8 + 8));
+}
+
+/// Requests do not wait behind the tasks of all connections that have arrived.
+#[tokio::test]
+async fn other_tasks_have_their_turn_while_connections_are_accepted() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let clients: Vec<TcpStream> = (0..100).map(|_| caller(&listener, false)).collect();
+    let (_stop, stopped) = watch::channel(false);
+    let (turns, accepted) = (Cell::new(0), RefCell::new(Vec::new()));
+    let accepting = accept(&stopped, Some(listener), |_: tokio::net::TcpStream, _| {
+        accepted.borrow_mut().push(turns.get());
+    });
+    let others = async {
+        while accepted.borrow().len() < clients.len() {
+            turns.set(turns.get() + 1);
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = others => {}
+        () = accepting => panic!("it goes on until the service stops"),
+    }
+    let accepted = accepted.into_inner();
+    let in_a_row = accepted.chunk_by(|one, next| one == next).map(<[usize]>::len).max();
+    assert!(in_a_row <= Some(STARTED_IN_A_ROW), "{accepted:?}");
 }

@@ -6,7 +6,6 @@ use super::*;
 use crate::settings::AuthMethod;
 use axum::routing::get;
 use kms_lib::{Config, Kms};
-use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -124,34 +123,4 @@ async fn pipelined_requests_are_answered() {
     client.read_to_string(&mut answer).await.unwrap();
     assert_eq!(answer.matches("HTTP/1.1 200 ").count(), 3, "{answer}");
     assert_eq!(waiting.server.app.bodies.memory.free(), waiting.server.app.http.body_memory(), "the heads still count");
-}
-
-/// Before, requests waited behind the tasks of all connections that had arrived.
-#[tokio::test]
-async fn other_tasks_have_their_turn_while_connections_are_accepted() {
-    let waiting = Waiting::new().await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut clients = Vec::new();
-    for _ in 0..100 {
-        clients.push(TcpStream::connect(address).await.unwrap());
-    }
-    let (turns, accepted) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let accepting = accept(&waiting.server, Some(listener), |_, _| {
-        accepted.lock().unwrap().push(turns.load(Ordering::Relaxed));
-    });
-    let others = async {
-        while accepted.lock().unwrap().len() < clients.len() {
-            turns.fetch_add(1, Ordering::Relaxed);
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::select! {
-        biased;
-        () = others => {}
-        () = accepting => panic!("it goes on until the service stops"),
-    }
-    let accepted = accepted.into_inner().unwrap();
-    let in_a_row = accepted.chunk_by(|one, next| one == next).map(<[usize]>::len).max();
-    assert!(in_a_row <= Some(ACCEPTED_IN_A_ROW), "{accepted:?}");
 }
