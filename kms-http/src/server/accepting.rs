@@ -12,14 +12,25 @@ use tokio::sync::watch;
 const STARTED_IN_A_ROW: usize = 8;
 /// The number of connections that are accepted before other tasks have their turn.
 const ACCEPTED_IN_A_ROW: usize = 64;
-/// The maximum number of connections that wait because their callers have closed their side.
-const ENDED: usize = 512;
+/// The maximum number of connections of a listener that wait because their callers have closed their side. They are
+/// among the files that `process::most_connections` reserves.
+const ENDED: usize = 64;
+
+/// What a caller has done before its connection was accepted.
+enum Caller {
+    /// It has not closed its side.
+    IsThere,
+    /// It sends nothing more, and may be waiting for a response or have hung up.
+    HasEnded,
+    /// It has hung up.
+    IsGone,
+}
 
 /// Accepts connections until the service stops, and starts them.
 ///
 /// A caller may close its side once it has sent a request, and read the response. Most that have done so before their
-/// connection is accepted have hung up, though: in a crowd, these connections wait until there are no others, and if
-/// too many wait, further ones are closed.
+/// connection is accepted have hung up, though: in a crowd, these connections come last, and if too many wait, further
+/// ones are closed.
 pub(super) async fn accept<L>(stop: &watch::Receiver<bool>, listener: Option<L>, start: impl Fn(L::Io, L::Addr))
 where
     L: Listener,
@@ -29,7 +40,8 @@ where
     let mut stop = stop.clone();
     let mut ended = VecDeque::new();
     loop {
-        let mut room = STARTED_IN_A_ROW;
+        // One place is for those that wait, however many others there are.
+        let mut room = STARTED_IN_A_ROW - usize::from(!ended.is_empty());
         for _ in 0..ACCEPTED_IN_A_ROW {
             let accepted = if ended.is_empty() {
                 tokio::select! {
@@ -39,23 +51,20 @@ where
             } else {
                 listener.accept().now_or_never()
             };
-            match accepted {
-                Some((stream, address)) if has_ended(&stream) => {
-                    if ended.len() < ENDED {
-                        ended.push_back((stream, address));
-                    }
-                }
-                Some((stream, address)) => {
+            let Some((stream, address)) = accepted else { break };
+            match caller(&stream) {
+                Caller::IsThere => {
                     start(stream, address);
                     room -= 1;
                 }
-                None => break,
+                Caller::HasEnded if ended.len() < ENDED => ended.push_back((stream, address)),
+                Caller::HasEnded | Caller::IsGone => {}
             }
             if room == 0 {
                 break;
             }
         }
-        for (stream, address) in ended.drain(..room.min(ended.len())) {
+        for (stream, address) in ended.drain(..ended.len().min(room.max(1))) {
             start(stream, address);
         }
         if *stop.borrow() {
@@ -65,19 +74,28 @@ where
     }
 }
 
-/// Whether the caller has closed its side. This asks the system, since the runtime has not looked at a new socket yet.
+/// Asks the system what the caller has done, since the runtime has not looked at a new socket yet.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn has_ended(socket: &impl AsFd) -> bool {
+fn caller(socket: &impl AsFd) -> Caller {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut asked = [PollFd::new(socket, PollFlags::RDHUP)];
-    let polled = poll(&mut asked, Some(&Timespec::default()));
-    polled.is_ok() && !asked[0].revents().is_empty()
+    if poll(&mut asked, Some(&Timespec::default())).is_err() {
+        return Caller::IsThere;
+    }
+    let told = asked[0].revents();
+    if told.intersects(PollFlags::HUP | PollFlags::ERR) {
+        Caller::IsGone
+    } else if told.is_empty() {
+        Caller::IsThere
+    } else {
+        Caller::HasEnded
+    }
 }
 
 /// Other systems do not tell.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn has_ended(_: &impl AsFd) -> bool {
-    false
+fn caller(_: &impl AsFd) -> Caller {
+    Caller::IsThere
 }
 
 #[cfg(test)]

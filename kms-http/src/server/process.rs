@@ -1,8 +1,9 @@
 //! Process hardening (no core dumps, no access to its memory by other processes) and the limit on open files.
 
-/// Open files reserved for everything but connections: the store, the log and so on.
+/// Open files reserved for everything but connections in service: the store, the log and so on, and connections that
+/// wait to be started.
 #[cfg(target_os = "linux")]
-const FILES: u64 = 128;
+const FILES: u64 = 256;
 
 /// The number of connections that the limit on open files allows, at most `wanted`. If connections used up all open
 /// files, no new one could be accepted.

@@ -400,8 +400,12 @@ async fn connections_leave_open_files_to_everything_else() {
     let (url, _output) = common::wait_for_url(&mut process);
     let address = url.strip_prefix("http://").unwrap();
     let mut held = Vec::new();
-    for _ in 0..500 {
-        held.push(TcpStream::connect(address).await.unwrap());
+    for number in 0..500 {
+        let mut caller = TcpStream::connect(address).await.unwrap();
+        if number % 2 == 1 {
+            caller.shutdown().await.unwrap();
+        }
+        held.push(caller);
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     for _ in 0..20 {

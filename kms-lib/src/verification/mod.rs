@@ -312,9 +312,7 @@ impl Verifier<'_> {
             let (read_fault, sealed) = (read.fault.is_some(), read.imported);
             match read.fault {
                 Some(fault) => report.faults.push(fault),
-                None => match tables::compare((self.store, self.catalog, self.workers), &read.changed, from, head.seq)
-                    .await?
-                {
+                None => match tables::compare(self.store, self.catalog, &read.changed, from, head.seq).await? {
                     Some(found) => {
                         report.faults.extend_from_slice(&found.faults);
                         compared = Some(found);

@@ -23,7 +23,6 @@ use crate::types::key::{Key, KeyVersion};
 use crate::types::quarantine::{EntityTable, Quarantined};
 use crate::types::root_key::{RootKeyGeneration, ServiceKey, ServiceKeyKind};
 use crate::types::view::CatalogView;
-use crate::workers::{Length, Workers};
 
 /// A row of a table, with its digest and the result of checking its seal.
 struct Present {
@@ -119,7 +118,8 @@ fn name_keys(altered: &mut [AlteredRow], changed: &[ChangedRow]) {
 /// Compares the tables with the changes recorded after record `from` up to `size`. None if these records are not enough
 /// to find what is wrong.
 pub(super) async fn compare(
-    (store, catalog, workers): (&Arc<dyn Store>, &Catalog, &Workers),
+    store: &Arc<dyn Store>,
+    catalog: &Catalog,
     changed: &[ChangedRow],
     from: u64,
     size: u64,
@@ -130,7 +130,7 @@ pub(super) async fn compare(
         // With many rows, other tasks of this thread must not wait for all of them.
         consume_budget().await;
     }
-    let Tables { present, faults, unreadable, whole, size: now, revision } = read(store, catalog, workers).await?;
+    let Tables { present, faults, unreadable, whole, size: now, revision } = read(store, catalog).await?;
     // Without the earlier records, a row rolled back to an older state looks valid: only the row commitment reveals it.
     if from > 0 && !whole {
         return Ok(None);
@@ -310,11 +310,7 @@ async fn read_rows(connection: &mut dyn Connection) -> Result<Rows> {
     })
 }
 
-async fn read(store: &Arc<dyn Store>, catalog: &Catalog, workers: &Workers) -> Result<Tables> {
-    // The seals of all rows take long.
-    let described = async |rows, seals: Arc<Seals>| {
-        workers.run("verification", Length::Long, move || Ok(describe(rows, &seals))).await
-    };
+async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
     let mut tries = 0;
     loop {
         let mut connection = store.long_reader().await?;
@@ -325,12 +321,12 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog, workers: &Workers) -> R
         let (rows, seals) = (read?, catalog.seals());
         tries += 1;
         if rows.integrity_key() == Some(seals.number()) || tries == TRIES {
-            return described(rows, seals).await;
+            return Ok(describe(rows, &seals).await);
         }
         // Another process has replaced the integrity key; or a forged row says so, which the comparison then finds.
         match catalog.catch_up_seals().await {
             Err(error) if matches!(error.code(), ErrorCode::IntegrityFailure | ErrorCode::StoreCorrupt) => {
-                return described(rows, seals).await;
+                return Ok(describe(rows, &seals).await);
             }
             caught_up => caught_up.map(drop)?,
         }
@@ -338,22 +334,25 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog, workers: &Workers) -> R
 }
 
 /// Checks the rows against their seals.
-fn describe(rows: Rows, seals: &Seals) -> Tables {
+async fn describe(rows: Rows, seals: &Seals) -> Tables {
     let Rows { keys, versions, grants, credentials, quarantine, root_keys, service_keys, materials, head } = rows;
-    let faults = wrappings::faults(&materials, (&keys, &versions), &root_keys, &service_keys, seals);
+    let faults = wrappings::faults(&materials, (&keys, &versions), &root_keys, &service_keys, seals).await;
     let quarantined = active(&quarantine, seals);
     let mut rows = Collected { seals, quarantined, present: Vec::new(), unreadable: BTreeMap::new() };
-    rows.collect("keys", keys, |key| (*key.id.as_bytes(), Ok(row::key(key)), key.revision));
+    rows.collect("keys", keys, |key| (*key.id.as_bytes(), Ok(row::key(key)), key.revision)).await;
     rows.collect("key_versions", versions, |version| {
         (*version.id.as_bytes(), Ok(row::version(version)), version.revision)
-    });
-    rows.collect("grants", grants, |grant| (*grant.id.as_bytes(), row::grant(grant), grant.revision));
+    })
+    .await;
+    rows.collect("grants", grants, |grant| (*grant.id.as_bytes(), row::grant(grant), grant.revision)).await;
     rows.collect("credentials", credentials, |credential| {
         (*credential.id.as_bytes(), Ok(row::credential(credential)), credential.revision)
-    });
-    rows.collect(QUARANTINE, quarantine, |entry| (*entry.id.as_bytes(), Ok(row::quarantined(entry)), entry.revision));
-    rows.collect(ROOT_KEYS, root_keys, |root| (*root.id.as_bytes(), Ok(row::root_key(root)), root.revision));
-    rows.collect(SERVICE_KEYS, service_keys, |key| (*key.id.as_bytes(), Ok(row::service_key(key)), key.revision));
+    })
+    .await;
+    rows.collect(QUARANTINE, quarantine, |entry| (*entry.id.as_bytes(), Ok(row::quarantined(entry)), entry.revision))
+        .await;
+    rows.collect(ROOT_KEYS, root_keys, |root| (*root.id.as_bytes(), Ok(row::root_key(root)), root.revision)).await;
+    rows.collect(SERVICE_KEYS, service_keys, |key| (*key.id.as_bytes(), Ok(row::service_key(key)), key.revision)).await;
     let mut all = RowSet::default();
     let used = rows.present.iter().filter(|row| row.sealed && !row.quarantined);
     used.for_each(|row| all.combine(&row.fold));
@@ -380,7 +379,7 @@ struct Collected<'a> {
 }
 
 impl Collected<'_> {
-    fn collect<T>(
+    async fn collect<T>(
         &mut self,
         table: &'static str,
         rows: Vec<Sealed<T>>,
@@ -388,6 +387,7 @@ impl Collected<'_> {
     ) {
         let seals = self.seals;
         for sealed in rows {
+            consume_budget().await;
             let Ok((id, Ok(bytes), revision)) = sealed.row.as_ref().map(&describe) else {
                 *self.unreadable.entry(table).or_default() += 1;
                 continue;

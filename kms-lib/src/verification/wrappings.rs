@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use tokio::task::coop::consume_budget;
+
 use crate::audit::verify::{Fault, Finding};
 use crate::envelope::{Seals, row};
 use crate::storage::Connection;
@@ -53,7 +55,7 @@ impl Holding {
 
 /// Faults of versions and service keys whose stored material or public key is not their own, and of wrappings without a
 /// known owner.
-pub(super) fn faults(
+pub(super) async fn faults(
     materials: &Materials,
     (keys, versions): (&[Sealed<Key>], &[Sealed<KeyVersion>]),
     generations: &[Sealed<RootKeyGeneration>],
@@ -69,6 +71,7 @@ pub(super) fn faults(
         generations.iter().filter_map(|sealed| sealed.row.as_ref().ok()).map(|root| (root.generation, root)).collect();
     let (mut altered, mut opened, mut surplus) = (HashSet::new(), HashSet::new(), materials.unreadable);
     for (stored, seal) in &materials.wrappings {
+        consume_budget().await;
         let owner = owners.get(&stored.subject);
         let (Some(owner), Some(root)) = (owner, generations.get(&stored.generation)) else {
             surplus += 1;
