@@ -282,8 +282,8 @@ impl Session {
     }
 }
 
-/// The number of records that the indexes have: all of them where the engine keeps them, and otherwise as the head says:
-/// records that an attacker appended do not count.
+/// The number of records that the indexes have: all, up to `last`, where the engine keeps them. Otherwise it is as the
+/// head says, so that records which an attacker appended do not count.
 async fn indexed(connection: &mut dyn Connection, last: u64) -> Result<u64> {
     if connection.dialect().keeps_log_indexes {
         return Ok(last);

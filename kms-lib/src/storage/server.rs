@@ -448,15 +448,15 @@ impl<E: Engine> Connection for Held<E> {
                 // Values are written in hexadecimal.
                 let size = statement.sql.len() + 2 * statement.bytes();
                 let is_small = !self.in_cluster && statement.values.len() <= TEXT_VALUES && size <= TEXT_BYTES;
-                bytes += size;
-                if !is_small || bytes > TEXT_BYTES {
-                    changed.extend(self.send(std::mem::take(&mut small)).await?);
-                    bytes = size;
-                }
-                small.push(statement);
-                if !is_small {
+                if !is_small || bytes + size > TEXT_BYTES {
                     changed.extend(self.send(std::mem::take(&mut small)).await?);
                     bytes = 0;
+                }
+                if is_small {
+                    bytes += size;
+                    small.push(statement);
+                } else {
+                    changed.push(self.execute(statement.sql, statement.values).await?);
                 }
             }
             changed.extend(self.send(small).await?);
